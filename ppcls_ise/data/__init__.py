@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets, transforms and the sampler."""
+
+from ppcls_ise.data.dukemtmc import UnsupervisedDukeMTMC
+from ppcls_ise.data.folder import UnlabeledFolder
+from ppcls_ise.data.images import ImageReadError, read_image
+from ppcls_ise.data.market1501 import MarketStyleDataset, UnsupervisedMarket1501
+from ppcls_ise.data.msmt17 import UnsupervisedMSMT17
+from ppcls_ise.data.reid_dataset import ReIDDataset
+from ppcls_ise.data.samplers import IdentitySampler
+from ppcls_ise.data.transforms import RandomPadCrop
+
+# What `ppcls_ise.register()` adds to PaddleClas.
+DATASETS = [
+    MarketStyleDataset,
+    UnsupervisedMarket1501,
+    UnsupervisedMSMT17,
+    UnsupervisedDukeMTMC,
+    UnlabeledFolder,
+]
+TRANSFORMS = [RandomPadCrop]
+
+__all__ = [
+    "DATASETS",
+    "TRANSFORMS",
+    "IdentitySampler",
+    "ImageReadError",
+    "MarketStyleDataset",
+    "RandomPadCrop",
+    "ReIDDataset",
+    "UnlabeledFolder",
+    "UnsupervisedDukeMTMC",
+    "UnsupervisedMSMT17",
+    "UnsupervisedMarket1501",
+    "read_image",
+]

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all re-identification data sets of this package share."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import paddle
+
+from ppcls_ise import plugin
+from ppcls_ise.data.images import ImageReadError, read_image
+from ppcls_ise.data.transforms import seeded_generators
+from ppcls_ise.errors import ConfigError, DataError
+
+TRAINING_SPLIT = "bounding_box_train"
+
+
+class ImageRecord(NamedTuple):
+    """One image of a data set: full path, identity and 0-based camera where they are known."""
+
+    path: str
+    pid: int | None
+    camid: int | None
+
+
+class ReIDDataset(paddle.io.Dataset):
+    """An ordered list of person crops, for training, clustering, query and gallery alike.
+
+    Subclasses implement ``find_records``. The list is sorted by full path, so it depends on
+    nothing but the files. Ground-truth identities never reach training: in a training split the
+    label of an item is its pseudo label, and ``pids`` is information for the log only.
+
+    Args:
+        image_root: folder that holds the data set.
+        cls_label_path: which split to use; the name is PaddleClas's.
+        transform_ops: PaddleClas's list of operators. They get uint8 [H, W, 3] in RGB and must
+            give [H, W, 3] again: the data set itself moves the channels to the front.
+
+    Attributes:
+        images: N full paths, ascending.
+        pids: int64 [N] or None.
+        camids: int64 [N], 0-based, or None if cameras are unknown.
+        pseudo_labels: int64 [N], -1 = not in a cluster; all -1 until somebody assigns it.
+        training: whether labels are pseudo labels.
+        seed, epoch: keys of the augmentation, set by ``IdentitySampler``.
+
+    Raises:
+        ConfigError, DataError: nothing usable was found; the message says what to change.
+    """
+
+    def __init__(
+        self,
+        image_root: str,
+        cls_label_path: str = TRAINING_SPLIT,
+        transform_ops: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        if not image_root:
+            raise ConfigError(
+                f"{type(self).__name__} needs a folder; set Global.image_root or "
+                "DataLoader.*.dataset.image_root"
+            )
+        self.image_root = image_root
+        self.cls_label_path = cls_label_path
+        self.training = cls_label_path == TRAINING_SPLIT
+        self.seed = 0
+        self.epoch = 0
+        self._set_transforms(transform_ops)
+        self._labels_hidden = False
+        records = sorted(self.find_records(), key=lambda record: record.path)
+        self.images = [record.path for record in records]
+        self.pids = _column([record.pid for record in records])
+        self.camids = _column([record.camid for record in records])
+        self._pseudo_labels = np.full(len(self.images), -1, dtype=np.int64)
+
+    def find_records(self) -> list[ImageRecord]:
+        """List the images of the split, in any order."""
+        raise NotImplementedError
+
+    @property
+    def pseudo_labels(self) -> np.ndarray:
+        return self._pseudo_labels
+
+    @pseudo_labels.setter
+    def pseudo_labels(self, labels: np.ndarray) -> None:
+        labels = np.asarray(labels)
+        if labels.shape != (len(self),) or labels.dtype.kind not in "iu":
+            raise DataError(
+                f"pseudo labels must be {len(self)} integers, one per image, got "
+                f"{labels.dtype} of shape {labels.shape}"
+            )
+        self._pseudo_labels = labels.astype(np.int64)
+
+    def view(self, transform_ops: list[dict[str, Any]] | None) -> "ReIDDataset":
+        """The same list of images with other transforms; the label of its items is always -1."""
+        other = copy.copy(self)
+        other._set_transforms(transform_ops)
+        other._labels_hidden = True
+        return other
+
+    def read_error(self, index: int) -> ImageReadError | None:
+        """Why the image cannot be read, or None if it can; reads the file again.
+
+        Loader workers are processes of their own, so what they found is not remembered here.
+        """
+        try:
+            read_image(self.images[index])
+        except ImageReadError as error:
+            return error
+        return None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.int64]:
+        """One image.
+
+        Args:
+            item: an index, or ``(index, draw)`` from ``IdentitySampler``. With a draw number the
+                transforms run with generators seeded by (seed, epoch, draw), so that the result
+                depends neither on the worker nor on the rank; without one nothing is seeded.
+
+        Returns:
+            Image float32 [3, H, W]; int64 [3] = (label, index, readable); camera, or -1 if
+            unknown. An unreadable image is never replaced by another one: asked for by index it
+            is all zeros with readable = 0.
+
+        Raises:
+            ImageReadError: an unreadable image, if a draw number was given.
+        """
+        index, draw = item if isinstance(item, tuple) else (item, None)
+        readable = 1
+        try:
+            pixels = read_image(self.images[index])
+            if draw is None:
+                image = self._transform(pixels)
+            else:
+                with seeded_generators(self.seed, self.epoch, draw):
+                    image = self._transform(pixels)
+        except ImageReadError:
+            if draw is not None:
+                raise
+            readable = 0
+            image = self._blank()
+        camera = np.int64(-1 if self.camids is None else self.camids[index])
+        return image, np.array([self._label(index), index, readable], dtype=np.int64), camera
+
+    def _label(self, index: int) -> int:
+        labels = self._pseudo_labels if self.training else self.pids
+        return -1 if labels is None or self._labels_hidden else int(labels[index])
+
+    def _set_transforms(self, transform_ops: list[dict[str, Any]] | None) -> None:
+        self._ops: Sequence = plugin.build_transforms(transform_ops) if transform_ops else ()
+
+    def _transform(self, pixels: np.ndarray) -> np.ndarray:
+        for op in self._ops:
+            pixels = op(pixels)
+        pixels = np.asarray(pixels)
+        if pixels.ndim != 3 or pixels.shape[-1] != 3:
+            raise DataError(
+                f"transform_ops must give [H, W, 3], got {list(pixels.shape)}; leave out "
+                "ToCHWImage and ToTensor, the data set moves the channels itself"
+            )
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+
+    def _blank(self) -> np.ndarray:
+        # The shape that the transforms give is that of a transformed black image.
+        with seeded_generators(0):
+            return np.zeros_like(self._transform(np.zeros((256, 128, 3), dtype=np.uint8)))
+
+
+def _column(values: list[int | None]) -> np.ndarray | None:
+    return None if None in values else np.array(values, dtype=np.int64)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generate a data set of drawn pedestrians in the layout of Market-1501.
+
+    python tools/make_synthetic.py --out dataset/synthetic --seed 0
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls_ise.data.synthetic import Parameters, make_synthetic  # noqa: E402
+from ppcls_ise.errors import ReIDError  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, help="folder to create")
+    for name, help_text in (
+        ("seed", "same seed, same images"),
+        ("num_train_ids", "identities in bounding_box_train"),
+        ("num_test_ids", "identities in query and bounding_box_test"),
+        ("images_per_id", "images of each identity, over all cameras"),
+        ("num_cameras", "cameras, 2 to 9"),
+        ("height", "height of the crops in pixels"),
+        ("width", "width of the crops in pixels"),
+        ("camera_gap", "how far the colors of the cameras are apart, 0 to 1"),
+        ("distractor_share", "distractors, relative to the gallery"),
+        ("junk_share", "junk images, relative to the gallery"),
+    ):
+        default = getattr(Parameters, name)
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(
+            flag, type=type(default), default=default, help=f"{help_text} (default: {default})"
+        )
+    parser.add_argument("--overwrite", action="store_true", help="replace a generated data set")
+    options = vars(parser.parse_args())
+
+    with tqdm(unit="image", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        try:
+            counts = make_synthetic(options.pop("out"), **options, progress=progress)
+        except ReIDError as error:
+            bar.close()
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    state = "already there" if counts.reused else "written"
+    print(
+        f"{counts.total} images {state}: {counts.train} train, {counts.query} query, "
+        f"{counts.gallery} gallery ({counts.distractors} distractors, {counts.junk} junk)"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
