@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""k-reciprocal Jaccard distance as a sparse graph, plain or camera-aware."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from scipy import sparse
+
+from ppcls_ise.clustering.blocked_search import Progress
+from ppcls_ise.clustering.camera_lists import camera_neighbors
+from ppcls_ise.clustering.k_reciprocal import expanded_neighbors, half_length, mutual_neighbors
+from ppcls_ise.clustering.membership import (
+    Lists,
+    query_expansion,
+    set_similarities,
+    soft_memberships,
+)
+from ppcls_ise.clustering.neighbors import search
+from ppcls_ise.clustering.overlap import jaccard_distances
+from ppcls_ise.clustering.row_set import as_features
+
+_CAMERA_DEFAULTS = {"k1_intra": 5, "k1_inter": 20, "k2_intra": 2, "k2_inter": 4}
+
+
+def jaccard_graph(
+    features: np.ndarray,
+    k1: int = 30,
+    k2: int = 6,
+    max_distance: float = 1.0,
+    *,
+    camera_ids: np.ndarray | None = None,
+    k1_intra: int | None = None,
+    k1_inter: int | None = None,
+    k2_intra: int | None = None,
+    k2_inter: int | None = None,
+    neighbors: np.ndarray | Lists | None = None,
+    progress: Progress | None = None,
+    seconds: dict[str, float] | None = None,
+) -> sparse.csr_matrix:
+    """Jaccard distances J < max_distance between the soft k-reciprocal neighborhoods of images.
+
+    With rank(i) the k1 nearest rows of i, itself included:
+
+    * R(i) = { j in rank(i) : i in rank(j) }, H(i) the same with lists of round(k1/2) + 1;
+    * R*(i) = R(i) and all H(j), j in R(i), with |H(j) & R(i)| > (2/3)·|H(j)|;
+    * V_ij = softmax over j in R*(i) of -d_ij, d_ij = 2 - 2·<x_i, x_j>;
+    * V_i <- mean of V_j over the first k2 entries of rank(i), if k2 > 1;
+    * J_ij = max(0, 1 - S_ij / (2 - S_ij)), S_ij = sum_q min(V_iq, V_jq).
+
+    Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017, in
+    the form used for pseudo-labels. Deviation: the diagonal is 0 by definition.
+
+    With ``camera_ids`` the lists are those of Chen et al., "CA-Jaccard", CVPR 2024
+    (arXiv 2311.10605): R(i) unites mutual neighbors within the own camera (lists of k1_intra + 1)
+    and across cameras (lists of k1_inter + 1), there is no expansion by H, and the average runs
+    over the first k2_intra and k2_inter entries of the two lists; k1 and k2 are not used.
+    Deviation: lists that are too short stay short instead of being padded with far images.
+
+    Beside the search (see :func:`ppcls_ise.clustering.k_nearest`) time and memory grow linearly
+    with N; no N x N array is ever made.
+
+    Args:
+        features: [N, D], unit rows, used as float32.
+        k1: length of the neighbor lists, itself included; may exceed N.
+        k2: length of the lists averaged in query expansion, cut at k1; 1 switches it off.
+        max_distance: pairs with J < max_distance (as float32) are stored.
+        camera_ids: [N] integers; asks for the camera-aware form.
+        k1_intra: 5 by default, with ``camera_ids`` only.
+        k1_inter: 20 by default, with ``camera_ids`` only.
+        k2_intra: 2 by default, with ``camera_ids`` only.
+        k2_inter: 4 by default, with ``camera_ids`` only.
+        neighbors: lists found elsewhere, [N, w] indices (-1 = empty, w >= min(k1, N)) or
+            (indices, similarities [N, w]); not with ``camera_ids``.
+        progress: called as progress(stage, done, total), stage "neighbors" or "jaccard".
+        seconds: optional dictionary, receives the seconds of "neighbors" and "jaccard".
+
+    Returns:
+        [N, N] float32, symmetric, rows sorted by column: one stored entry per pair with
+        J < max_distance, J = 0 included, and the diagonal stored as 0.0.
+
+    Raises:
+        ValueError: a length below 1, bad features, camera lengths without camera_ids, camera_ids
+            or neighbors of a wrong shape.
+    """
+    matrix = as_features(features)
+    camera_lengths = {
+        "k1_intra": k1_intra,
+        "k1_inter": k1_inter,
+        "k2_intra": k2_intra,
+        "k2_inter": k2_inter,
+    }
+    started = time.perf_counter()
+    if camera_ids is None:
+        given = [name for name, value in camera_lengths.items() if value is not None]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)} asks for the camera-aware Jaccard distance, but camera_ids "
+                "is missing: pass one camera number per image"
+            )
+        _check_lengths({"k1": k1, "k2": k2})
+        lists = _neighbor_lists(matrix, int(k1), neighbors, progress)
+        known, sets_from = ([lists] if lists[1].size else []), lists[0][:, :k1]
+        expansion_lists, expand = lists[0][:, : min(k1, k2)], k2 > 1
+    else:
+        if neighbors is not None:
+            raise ValueError("neighbors cannot be combined with camera_ids")
+        cameras = _camera_array(camera_ids, len(matrix))
+        length = {
+            name: _CAMERA_DEFAULTS[name] if value is None else int(value)
+            for name, value in camera_lengths.items()
+        }
+        _check_lengths(length)
+        intra, inter = camera_neighbors(
+            matrix,
+            cameras,
+            max(length["k1_intra"] + 1, length["k2_intra"]),
+            max(length["k1_inter"] + 1, length["k2_inter"]),
+            progress=progress,
+        )
+        known, sets_from = [intra, inter], None
+        expansion_lists = np.concatenate(
+            [intra[0][:, : length["k2_intra"]], inter[0][:, : length["k2_inter"]]], axis=1
+        )
+        expand = True
+    searched = time.perf_counter()
+    if sets_from is None:
+        sets = mutual_neighbors(known[0][0][:, : length["k1_intra"] + 1]) + mutual_neighbors(
+            known[1][0][:, : length["k1_inter"] + 1]
+        )
+        sets.sort_indices()
+    else:
+        sets = expanded_neighbors(
+            mutual_neighbors(sets_from), mutual_neighbors(sets_from[:, : half_length(k1)])
+        )
+    memberships = soft_memberships(sets, set_similarities(matrix, sets, known))
+    if expand:
+        memberships = query_expansion(memberships, expansion_lists)
+    graph = jaccard_distances(memberships, max_distance, progress=progress)
+    if seconds is not None:
+        seconds["neighbors"] = searched - started
+        seconds["jaccard"] = time.perf_counter() - searched
+    return graph
+
+
+def _check_lengths(lengths: dict[str, int]) -> None:
+    for name, value in lengths.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _camera_array(camera_ids: np.ndarray, count: int) -> np.ndarray:
+    cameras = np.asarray(camera_ids)
+    if cameras.shape != (count,):
+        raise ValueError(f"camera_ids must have shape ({count},), got {cameras.shape}")
+    return np.unique(cameras, return_inverse=True)[1].reshape(count).astype(np.int64)
+
+
+def _neighbor_lists(
+    features: np.ndarray, k1: int, neighbors: np.ndarray | Lists | None, progress: Progress | None
+) -> Lists:
+    if neighbors is None:
+        return search(features, k1, progress=progress)
+    given = neighbors if isinstance(neighbors, tuple) else (neighbors, None)
+    indices = np.asarray(given[0], dtype=np.int64)
+    count = len(features)
+    if indices.ndim != 2 or len(indices) != count or indices.shape[1] < min(k1, count):
+        raise ValueError(
+            f"neighbors must have shape ({count}, at least {min(k1, count)}), got {indices.shape}"
+        )
+    if indices.size and (indices.min() < -1 or indices.max() >= count):
+        raise ValueError(f"neighbors must hold indices in [-1, {count})")
+    if given[1] is None:
+        # Nothing is known: every similarity is computed from the features.
+        return indices, np.empty((count, 0), dtype=np.float32)
+    return indices, np.asarray(given[1], dtype=np.float32)

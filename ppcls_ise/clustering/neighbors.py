@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact nearest neighbors by inner product, with ties broken by index."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppcls_ise.clustering.blocked_search import Progress, top_candidates
+from ppcls_ise.clustering.exact_order import order_candidates
+from ppcls_ise.clustering.row_set import RowSet, as_features, duplicate_groups, row_norms
+
+# Candidates beyond k: near-ties at the k-th place are decided among them.
+_PAD = 8
+_EXPAND_ROWS = 2048
+
+
+def k_nearest(
+    features: np.ndarray, k: int, *, progress: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` rows with the largest inner product for every row; the row itself is a candidate.
+
+    For unit rows this is the order by Euclidean distance, d² = 2 - 2·<x_i, x_j>. The search is
+    exact: the order is that of the float64 inner products of the float32 rows, equal products by
+    ascending index, so exact copies and zero rows tie the same way in every list. N²·D/2
+    multiplications in float32; memory O(N·k) plus about 60 MB for block products.
+
+    Args:
+        features: [N, D], used as float32; not normalized here.
+        k: number of neighbors, at least 1; lists hold min(k, N) entries.
+        progress: called as progress("neighbors", done, total).
+
+    Returns:
+        indices [N, min(k, N)] int64 and similarities [N, min(k, N)] float32, descending.
+
+    Raises:
+        ValueError: k < 1, not a matrix, or a row with NaN/Inf (the first one is named).
+    """
+    return search(features, k, progress=progress)
+
+
+def search(
+    features: np.ndarray,
+    k: int,
+    *,
+    groups: np.ndarray | None = None,
+    lowest: np.ndarray | None = None,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`k_nearest` with two options for the callers inside this package.
+
+    Args:
+        features: [N, D].
+        k: number of neighbors.
+        groups: [N] integers; neighbors then come from other groups only, and lists that are
+            shorter than k end with index -1 and similarity -Inf.
+        lowest: [N] float32, receives the smallest inner product of each row.
+        progress: see :func:`k_nearest`.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    matrix = as_features(features)
+    k = min(int(k), len(matrix))
+    if not len(matrix):
+        return np.empty((0, 0), dtype=np.int64), np.empty((0, 0), dtype=np.float32)
+    norms = row_norms(matrix)
+    representative = duplicate_groups(matrix, groups)
+    rows, copy_of = np.unique(representative, return_inverse=True)
+    copy_of = copy_of.ravel()
+    unique = len(rows) == len(matrix)
+    row_set = RowSet(
+        features=matrix,
+        rows=None if unique else rows,
+        norms=norms[rows],
+        groups=None if groups is None else np.asarray(groups)[rows],
+    )
+    kept = min(k, len(rows))
+    found = np.empty(len(rows), dtype=np.float32) if lowest is not None else None
+    candidates, values = top_candidates(
+        row_set, min(kept + _PAD, len(rows)), lowest=found, progress=progress
+    )
+    indices, similarities, ties = order_candidates(row_set, candidates, values, kept)
+    del candidates, values
+    if lowest is not None and found is not None:
+        lowest[:] = found[copy_of]
+    if unique:
+        return indices, similarities.astype(np.float32)
+    return _expand_copies(indices, similarities, ties, copy_of, k)
+
+
+def _expand_copies(
+    indices: np.ndarray, similarities: np.ndarray, ties: np.ndarray, copy_of: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn lists over distinct rows into lists over all rows.
+
+    Only the first k copies of a row can appear in a list. Entries that tie are merged by index,
+    copies of different rows included.
+    """
+    distinct = len(indices)
+    members = np.argsort(copy_of, kind="stable")
+    begin = np.searchsorted(copy_of[members], np.arange(distinct))
+    size = np.minimum(np.bincount(copy_of, minlength=distinct), k)
+    lists = np.full((distinct, k), -1, dtype=np.int64)
+    values = np.full((distinct, k), -np.inf, dtype=np.float32)
+    for start in range(0, distinct, _EXPAND_ROWS):
+        index = indices[start : start + _EXPAND_ROWS]
+        line, column = np.nonzero(index >= 0)
+        entry = index[line, column]
+        count = size[entry]
+        offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        image = members[np.repeat(begin[entry], count) + offset]
+        line, column = np.repeat(line, count), np.repeat(column, count)
+        order = np.lexsort((image, ties[line + start, column], line))
+        line, column, image = line[order], column[order], image[order]
+        place = np.arange(len(line)) - np.searchsorted(line, line)
+        keep = place < k
+        line, column, image, place = line[keep], column[keep], image[keep], place[keep]
+        lists[line + start, place] = image
+        values[line + start, place] = similarities[line + start, column]
+    return lists[copy_of], values[copy_of]

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pseudo-labels from features: neighbors, Jaccard graph, DBSCAN, initial cluster memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import sparse
+
+from ppcls_ise.clustering.blocked_search import Progress
+from ppcls_ise.clustering.dbscan import OUTLIER, dbscan
+from ppcls_ise.clustering.jaccard import jaccard_graph
+from ppcls_ise.clustering.membership import Lists
+from ppcls_ise.clustering.row_set import as_features
+
+_BLOCK_ROWS = 4096
+_LEAST_NORM = 1e-12
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Result of one clustering.
+
+    Attributes:
+        labels: [N] int64, -1 = outlier.
+        centroids: [C, D] float32 unit rows, row c = N(mean of the unit features of cluster c).
+        num_clusters: C.
+        num_outliers: images without a cluster.
+        largest: images in the largest cluster, 0 without clusters.
+        median_size: median images per cluster, 0.0 without clusters.
+        seconds: wall time per stage: "neighbors", "jaccard", "dbscan".
+    """
+
+    labels: np.ndarray
+    centroids: np.ndarray
+    num_clusters: int
+    num_outliers: int
+    largest: int
+    median_size: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_labels(
+        cls, features: np.ndarray, labels: np.ndarray, *, seconds: Mapping[str, float] | None = None
+    ) -> PseudoLabels:
+        """Describe given labels [N] (-1 = outlier, else 0..C-1) of features [N, D]."""
+        labels = np.asarray(labels, dtype=np.int64)
+        centroids = cluster_centroids(features, labels)
+        sizes = np.bincount(labels[labels != OUTLIER], minlength=len(centroids))
+        return cls(
+            labels=labels,
+            centroids=centroids,
+            num_clusters=len(centroids),
+            num_outliers=int(np.count_nonzero(labels == OUTLIER)),
+            largest=int(sizes.max(initial=0)),
+            median_size=float(np.median(sizes)) if len(sizes) else 0.0,
+            seconds=dict(seconds or {}),
+        )
+
+
+def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """m_c = N( mean of N(x) over the members x of cluster c ), N(v) = v / max(|v|, 1e-12).
+
+    Args:
+        features: [N, D]; rows of length zero count as zero vectors.
+        labels: [N] int64, -1 = outlier (left out), else 0..C-1.
+
+    Returns:
+        [C, D] float32. O(N·D) time.
+
+    Raises:
+        ValueError: labels do not fit the features.
+    """
+    matrix = as_features(features)
+    if labels.shape != (len(matrix),):
+        raise ValueError(f"labels must have shape ({len(matrix)},), got {labels.shape}")
+    clusters = int(labels.max(initial=OUTLIER)) + 1
+    sums = np.zeros((clusters, matrix.shape[1]), dtype=np.float32)
+    for start in range(0, len(matrix) if clusters else 0, _BLOCK_ROWS):
+        rows = np.flatnonzero(labels[start : start + _BLOCK_ROWS] != OUTLIER) + start
+        block = matrix[rows]
+        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), _LEAST_NORM)
+        present, place = np.unique(labels[rows], return_inverse=True)
+        gather = sparse.csr_matrix(
+            (np.ones(len(rows), np.float32), (place.ravel(), np.arange(len(rows)))),
+            shape=(len(present), len(rows)),
+        )
+        sums[present] += gather @ block
+    # The mean differs from the sum by a factor only, which normalization removes.
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), _LEAST_NORM)
+
+
+def generate_pseudo_labels(
+    features: np.ndarray,
+    eps: float,
+    min_samples: int = 4,
+    k1: int = 30,
+    k2: int = 6,
+    *,
+    camera_ids: np.ndarray | None = None,
+    k1_intra: int | None = None,
+    k1_inter: int | None = None,
+    k2_intra: int | None = None,
+    k2_inter: int | None = None,
+    neighbors: np.ndarray | Lists | None = None,
+    progress: Progress | None = None,
+) -> PseudoLabels:
+    """Cluster images by DBSCAN on their k-reciprocal Jaccard distances.
+
+    Cost: see :func:`ppcls_ise.clustering.k_nearest` for the search, which dominates; the rest is
+    linear in N. No randomness: equal features give equal labels.
+
+    Args:
+        features: [N, D] unit rows; N may be 0.
+        eps: largest Jaccard distance between neighbors.
+        min_samples: neighbors of a core image, itself included.
+        k1: see :func:`ppcls_ise.clustering.jaccard_graph`, as the arguments below.
+        k2: see there.
+        camera_ids: see there.
+        k1_intra: see there.
+        k1_inter: see there.
+        k2_intra: see there.
+        k2_inter: see there.
+        neighbors: see there.
+        progress: called as progress(stage, done, total).
+
+    Raises:
+        ValueError: eps negative or NaN, lengths below 1, bad features (see the functions above).
+    """
+    if math.isnan(eps) or eps < 0:
+        raise ValueError(f"Clustering.eps must be a number >= 0, got {eps}")
+    matrix = as_features(features)
+    seconds: dict[str, float] = {}
+    graph = jaccard_graph(
+        matrix,
+        k1,
+        k2,
+        # The graph leaves its bound out, DBSCAN takes eps in.
+        float(np.nextafter(np.float32(eps), np.float32(np.inf))),
+        camera_ids=camera_ids,
+        k1_intra=k1_intra,
+        k1_inter=k1_inter,
+        k2_intra=k2_intra,
+        k2_inter=k2_inter,
+        neighbors=neighbors,
+        progress=progress,
+        seconds=seconds,
+    )
+    started = time.perf_counter()
+    labels = dbscan(graph, eps, min_samples)
+    seconds["dbscan"] = time.perf_counter() - started
+    return PseudoLabels.from_labels(matrix, labels, seconds=seconds)

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Retrieval and clustering figures: arrays in, arrays out; numpy, scipy and scikit-learn only."""
+
+from ppcls_ise.metrics.cluster_quality import ClusterQuality, cluster_quality
+from ppcls_ise.metrics.rank import RankResult, evaluate_rank
+from ppcls_ise.metrics.re_ranking import re_ranking
+from ppcls_ise.metrics.reid_metric import ReIDMetric, ReIDResult, Side
+
+__all__ = [
+    "ClusterQuality",
+    "RankResult",
+    "ReIDMetric",
+    "ReIDResult",
+    "Side",
+    "cluster_quality",
+    "evaluate_rank",
+    "re_ranking",
+]

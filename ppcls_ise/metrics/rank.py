@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CMC, mAP and mINP by the Market-1501 protocol, without sorting the gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppcls_ise.clustering.row_set import as_features, duplicate_groups, row_norms
+
+PROTOCOLS = ("cross_camera", "all")
+_BLOCK_VALUES = 1 << 24
+_LEAST_BLOCK, _LARGEST_BLOCK = 64, 1024
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """Retrieval quality.
+
+    Attributes:
+        cmc: [max_rank] float64, cmc[r-1] = share of valid queries with a match among the first r.
+        mAP: mean average precision over the valid queries.
+        mINP: mean over the valid queries of (number of matches) / (rank of the last match).
+        num_queries: all queries.
+        num_valid_queries: queries with at least one match; the figures above are NaN if 0.
+        skipped_queries: [num_queries - num_valid_queries] int64, indices of the others.
+        average_precision: [num_queries] float64, NaN for skipped queries.
+    """
+
+    cmc: np.ndarray
+    mAP: float
+    mINP: float
+    num_queries: int
+    num_valid_queries: int
+    skipped_queries: np.ndarray
+    average_precision: np.ndarray
+
+
+def evaluate_rank(
+    query_features: np.ndarray | None,
+    gallery_features: np.ndarray | None,
+    query_pids: np.ndarray,
+    gallery_pids: np.ndarray,
+    query_camids: np.ndarray | None,
+    gallery_camids: np.ndarray | None,
+    max_rank: int = 50,
+    *,
+    protocol: str = "cross_camera",
+    distmat: np.ndarray | Iterable[np.ndarray] | None = None,
+) -> RankResult:
+    """Rank the gallery for every query by squared Euclidean distance and score the ranking.
+
+    Protocol "cross_camera" (Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV
+    2015): gallery images with the identity and the camera of the query are removed. Protocol
+    "all" removes nothing, not even the query image itself if the gallery contains it, and needs no
+    cameras. Queries without a match in what remains are skipped and reported. Identities 0 and -1
+    are ordinary identities here; data sets leave out what must be left out.
+
+    AP of a query with matches at ranks r_1 < ... < r_n is (1/n) sum_t t/r_t. Gallery images at
+    exactly the same distance are ranked by ascending gallery index, which is torchreid's evaluator
+    with a stable sort; evaluators that use scikit-learn's average precision share one threshold
+    among ties and differ then, and only then. Exact copies in the gallery tie exactly.
+
+    Only the ranks of the matches are computed, by counting larger scores: O(Q·G·D) for the product
+    and O(Q·G) for the rest; memory is a block of about 64 MB, never Q x G. Rows of equal norm (to
+    float32 rounding) are ranked by inner product, which is the same order.
+
+    Args:
+        query_features: [Q, D], used as float32 as they are; ignored if ``distmat`` is given.
+        gallery_features: [G, D], likewise.
+        query_pids: [Q] integer identities.
+        gallery_pids: [G].
+        query_camids: [Q] integer cameras; None is allowed with protocol "all" only.
+        gallery_camids: [G], likewise.
+        max_rank: length of the CMC curve, may exceed G.
+        protocol: "cross_camera" or "all".
+        distmat: distances to use instead, [Q, G] or an iterable of consecutive row blocks of it.
+
+    Raises:
+        ValueError: an empty side, shapes that do not fit, NaN or Inf, unknown protocol, missing
+            cameras, max_rank < 1.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    if max_rank < 1:
+        raise ValueError(f"max_rank must be at least 1, got {max_rank}")
+    query_pids, gallery_pids = np.asarray(query_pids), np.asarray(gallery_pids)
+    for side, pids in (("query", query_pids), ("gallery", gallery_pids)):
+        if pids.ndim != 1:
+            raise ValueError(f"{side}_pids must have one dimension, got shape {pids.shape}")
+        if not len(pids):
+            raise ValueError(f"the {side} set is empty: there is nothing to evaluate")
+    cameras = _cameras(protocol, query_pids, gallery_pids, query_camids, gallery_camids)
+    count, gallery_count = len(query_pids), len(gallery_pids)
+    if distmat is not None:
+        blocks = _distance_blocks(distmat, count, gallery_count)
+    elif query_features is None or gallery_features is None:
+        raise ValueError("query_features and gallery_features are needed unless distmat is given")
+    else:
+        blocks = _score_blocks(query_features, gallery_features, count, gallery_count)
+
+    by_pid = np.argsort(gallery_pids, kind="stable")
+    first = np.searchsorted(gallery_pids[by_pid], query_pids, side="left")
+    last = np.searchsorted(gallery_pids[by_pid], query_pids, side="right")
+    hits = np.zeros(max_rank, dtype=np.int64)
+    precision = np.full(count, np.nan)
+    penalty = np.full(count, np.nan)
+    for start, scores in blocks:
+        for row, query in zip(scores, range(start, start + len(scores)), strict=True):
+            match = by_pid[first[query] : last[query]]
+            if cameras is not None:
+                same = cameras[1][match] == cameras[0][query]
+                row[match[same]] = -np.inf
+                match = match[~same]
+            if not match.size:
+                continue
+            ranks = _match_ranks(row, match)
+            number = np.arange(1, len(ranks) + 1)
+            precision[query] = np.mean(number / ranks)
+            penalty[query] = len(ranks) / ranks[-1]
+            if ranks[0] <= max_rank:
+                hits[ranks[0] - 1] += 1
+    skipped = np.flatnonzero(np.isnan(precision))
+    valid = count - len(skipped)
+    return RankResult(
+        cmc=np.cumsum(hits) / valid if valid else np.full(max_rank, np.nan),
+        mAP=float(np.nanmean(precision)) if valid else float("nan"),
+        mINP=float(np.nanmean(penalty)) if valid else float("nan"),
+        num_queries=count,
+        num_valid_queries=valid,
+        skipped_queries=skipped,
+        average_precision=precision,
+    )
+
+
+def _match_ranks(scores: np.ndarray, match: np.ndarray) -> np.ndarray:
+    """1-based ranks, ascending, of the entries ``match`` (ascending indices) in ``scores`` [G].
+
+    Removed entries are -Inf. Entries below the worst match cannot matter and are dropped first.
+    """
+    own = scores[match]
+    rivals = np.flatnonzero(scores >= own.min())
+    values = scores[rivals]
+    ordered = np.sort(values)
+    above = len(ordered) - np.searchsorted(ordered, own, side="right")
+    equal = len(ordered) - np.searchsorted(ordered, own, side="left") - above
+    ranks = above + 1
+    for tied in np.flatnonzero(equal > 1):
+        ranks[tied] += np.count_nonzero((values == own[tied]) & (rivals < match[tied]))
+    return np.sort(ranks)
+
+
+def _cameras(
+    protocol: str,
+    query_pids: np.ndarray,
+    gallery_pids: np.ndarray,
+    query_camids: np.ndarray | None,
+    gallery_camids: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    if protocol == "all":
+        return None
+    if query_camids is None or gallery_camids is None:
+        raise ValueError(
+            "protocol 'cross_camera' needs the camera of every query and gallery image. Without "
+            "camera labels set Metric.Eval.0.ReIDMetric.protocol=all"
+        )
+    query, gallery = np.asarray(query_camids), np.asarray(gallery_camids)
+    for side, cameras, pids in (("query", query, query_pids), ("gallery", gallery, gallery_pids)):
+        if cameras.shape != pids.shape:
+            raise ValueError(
+                f"{side}_camids has shape {cameras.shape}, {side}_pids has {pids.shape}"
+            )
+    return query, gallery
+
+
+def _distance_blocks(
+    distmat: np.ndarray | Iterable[np.ndarray], count: int, gallery_count: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    blocks = distmat
+    if isinstance(distmat, np.ndarray):
+        step = max(1, _BLOCK_VALUES // gallery_count)
+        blocks = (distmat[start : start + step] for start in range(0, len(distmat), step))
+    start = 0
+    for block in blocks:
+        if block.ndim != 2 or block.shape[1] != gallery_count or start + len(block) > count:
+            raise ValueError(
+                f"distmat must have shape ({count}, {gallery_count}); rows {start}.. are "
+                f"{block.shape}"
+            )
+        if not np.isfinite(block).all():
+            raise ValueError("distmat contains NaN or Inf")
+        yield start, np.negative(block, dtype=np.result_type(block, np.float32))
+        start += len(block)
+    if start != count:
+        raise ValueError(f"distmat must have shape ({count}, {gallery_count}), got {start} rows")
+
+
+def _score_blocks(
+    query_features: np.ndarray, gallery_features: np.ndarray, count: int, gallery_count: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Scores <q, g> - |g|²/2, descending as the squared Euclidean distance ascends."""
+    query = as_features(query_features, name="query_features")
+    gallery = as_features(gallery_features, name="gallery_features")
+    for name, matrix, rows in (("query", query, count), ("gallery", gallery, gallery_count)):
+        if len(matrix) != rows:
+            raise ValueError(f"{name}_features has {len(matrix)} rows, {name}_pids has {rows}")
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"query features have {query.shape[1]} values, gallery features {gallery.shape[1]}"
+        )
+    row_norms(query, name="query_features")
+    norms = row_norms(gallery, name="gallery_features")
+    same_norm = bool(np.ptp(norms) <= 1e-6 * norms.max())
+    half_square = (norms**2 / 2).astype(np.float32)
+    # Rounding depends on the place in a block product; copies get the score of their first image.
+    first = duplicate_groups(gallery)
+    copies = np.flatnonzero(first != np.arange(gallery_count))
+    step = int(np.clip(_BLOCK_VALUES // gallery_count, _LEAST_BLOCK, _LARGEST_BLOCK))
+    for start in range(0, count, step):
+        scores = query[start : start + step] @ gallery.T
+        if not same_norm:
+            scores -= half_square
+        if copies.size:
+            scores[:, copies] = scores[:, first[copies]]
+        yield start, scores
