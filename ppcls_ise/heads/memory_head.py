@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every memory-based head shares: gathering, the memory's life in a step, gating."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ppcls_ise.distributed import gather_labels, gather_rows
+from ppcls_ise.memory import ClusterMemory
+
+
+class MemoryHead(nn.Layer):
+    """Base of the heads that compare features with a cluster memory.
+
+    In training the head returns a dictionary for the losses; otherwise the unit feature. The
+    memory is not a parameter and not in the weights: the clustering callback resets it.
+
+    Args:
+        momentum, temperature, memory: see `ClusterMemory` (``memory`` is its update rule).
+    """
+
+    def __init__(
+        self, momentum: float = 0.1, temperature: float = 0.05, memory: str = "mean"
+    ) -> None:
+        super().__init__()
+        self.memory = ClusterMemory(momentum, temperature, memory)
+        self._step, self._num_steps = 0, 1
+
+    def start_epoch(self, epoch: int, iters: int, epochs: int) -> None:
+        """Set the progress to the start of ``epoch`` (counted from 1) of ``epochs``."""
+        self._step, self._num_steps = (epoch - 1) * iters, epochs * iters
+
+    @property
+    def progress(self) -> float:
+        """t = (e I + i) / (E I), steps done over steps in all (spec: section 7.1)."""
+        return self._step / self._num_steps
+
+    def forward(self, features: paddle.Tensor, label: paddle.Tensor | None = None):
+        """
+        Args:
+            features: [B, D], as the neck delivers them.
+            label: [B, k] int64, the pseudo-label in column 0; only needed in training.
+
+        Returns:
+            In training a dictionary: ``features`` unit rows [B, D], ``labels`` [B], ``logits``
+            [R, C] and ``row_labels`` [R] of the rows compared with the memory, plus what a
+            sub-class adds. Otherwise the unit rows [B, D].
+
+            In a distributed run B counts the rows of all processes in rank order, so that losses
+            and memory are the same as in one process.
+        """
+        # Cosines over a temperature of 0.05 need float32, also under automatic mixed precision.
+        with paddle.amp.auto_cast(enable=False):
+            unit = F.normalize(features.astype("float32"), axis=1, epsilon=1e-12)
+            if not self.training:
+                return unit
+            if label is None:
+                raise ValueError("a memory head needs the pseudo-labels in training")
+            unit = gather_rows(unit)
+            labels = gather_labels(label.reshape([label.shape[0], -1])[:, 0])
+            output = self.compare(unit, labels)
+        self._step += 1
+        return output
+
+    def compare(self, features: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        """The training output for unit rows ``features`` [B, D] and their labels [B]."""
+        raise NotImplementedError
+
+    def logits_and_update(self, rows: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """Logits [R, C] of unit ``rows``, and the order to update the memory in the backward pass.
+
+        The update runs when the gradient of the rows is known, hence with losses and gradients
+        computed from the old memory and before the optimizer's step, as in the reference
+        (spec: section 6). A forward pass alone changes nothing.
+        """
+        rows = F.normalize(rows, axis=1, epsilon=1e-12)
+        if not rows.stop_gradient:
+            detached = rows.detach()
+
+            def update(gradient: paddle.Tensor) -> None:
+                self.memory.update(detached, labels)
+
+            rows.register_hook(update)
+        return self.memory.logits_of_unit_rows(rows)

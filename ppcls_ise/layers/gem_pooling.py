@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generalized-mean pooling."""
+
+import paddle
+from paddle import nn
+
+
+def gem_pooling(feature_map: paddle.Tensor, power: paddle.Tensor) -> paddle.Tensor:
+    """``(mean over positions of max(v, 1e-6)^p)^(1/p)``: [B, C, H, W] -> [B, C] (spec: section 3).
+
+    Source: Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation".
+    """
+    return feature_map.clip(min=1e-6).pow(power).mean(axis=[2, 3]).pow(1.0 / power)
+
+
+class GeMPooling(nn.Layer):
+    """`gem_pooling` with one learnable power, 3 at first."""
+
+    def __init__(self, power: float = 3.0) -> None:
+        super().__init__()
+        self.p = self.create_parameter([1], default_initializer=nn.initializer.Constant(power))
+
+    def forward(self, feature_map: paddle.Tensor) -> paddle.Tensor:
+        return gem_pooling(feature_map, self.p)

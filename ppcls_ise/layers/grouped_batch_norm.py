@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batch normalization over groups of consecutive rows."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+
+def differentiable(bias: paddle.Tensor) -> paddle.Tensor:
+    """``bias``, or for a frozen one a stand-in whose gradient goes nowhere.
+
+    Paddle's batch norm gives its WEIGHT no gradient either when the bias takes none, silently
+    (seen in 2.6.2 and 3.3.1), so a frozen bias may not be passed as it is.
+    """
+    if not bias.stop_gradient:
+        return bias
+    stand_in = bias.detach()
+    stand_in.stop_gradient = False
+    return stand_in
+
+
+class FrozenBiasBatchNorm1D(nn.BatchNorm1D):
+    """Batch norm whose bias stays 0 while its weight is trained."""
+
+    def __init__(self, num_features: int, momentum: float = 0.9, epsilon: float = 1e-5) -> None:
+        super().__init__(num_features, momentum=momentum, epsilon=epsilon)
+        self.bias.stop_gradient = True
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[B, C] -> [B, C]."""
+        return F.batch_norm(
+            x,
+            self._mean,
+            self._variance,
+            self.weight,
+            differentiable(self.bias),
+            training=self.training,
+            momentum=self._momentum,
+            epsilon=self._epsilon,
+        )
+
+
+class GroupedBatchNorm(nn.Layer):
+    """Batch norm whose training statistics are those of ``group_size`` consecutive rows.
+
+    The published recipes train on 4 cards x 64 rows with unsynchronized batch norm: each card
+    normalizes its own 64 rows, and only the first card's running statistics survive (spec:
+    section 3). One card with 256 rows and ``group_size=64`` computes the same.
+
+    The running variance takes the UNBIASED batch variance (n / (n - 1)), which is the convention
+    of the framework that the recipes were published for; Paddle's own layer takes the biased one
+    on CPU. Normalization itself uses the biased variance, as everywhere.
+
+    Parameters and buffers are those of the layer it replaces, under the same names, so weight
+    files do not change. A batch of fewer than ``group_size`` rows is one group; a last, shorter
+    group is normalized on its own.
+
+    Args:
+        source: the batch-norm layer to replace (``nn.BatchNorm``, ``nn.BatchNorm1D/2D``).
+        group_size: rows per group, at least 2.
+    """
+
+    def __init__(self, source: nn.Layer, group_size: int) -> None:
+        super().__init__()
+        if group_size < 2:
+            raise ValueError(f"bn_group_size has to be at least 2, got {group_size}")
+        self.group_size = group_size
+        self.momentum = source._momentum
+        self.epsilon = source._epsilon
+        self.weight, self.bias = source.weight, source.bias
+        # Paddle keeps the running statistics as parameters without gradient.
+        self._mean, self._variance = source._mean, source._variance
+        self.training = source.training
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[B, C] or [B, C, H, W] -> the same shape."""
+        if not self.training:
+            return self._normalize(x, self._mean, self._variance, training=False)
+        groups = paddle.split(x, self._sections(x.shape[0])) if x.shape[0] else [x]
+        self._update_running_statistics(groups[0])
+        # The scratch statistics are thrown away: a group's own are used, and Paddle's update of
+        # the running ones has the other convention.
+        scratch = paddle.zeros_like(self._mean), paddle.ones_like(self._variance)
+        parts = [self._normalize(group, *scratch, training=True) for group in groups]
+        return parts[0] if len(parts) == 1 else paddle.concat(parts)
+
+    def _sections(self, num_rows: int) -> list[int]:
+        whole, rest = divmod(num_rows, self.group_size)
+        return [self.group_size] * whole + [rest] * (rest > 0)
+
+    def _normalize(self, x, mean, variance, *, training: bool) -> paddle.Tensor:
+        scale = self.weight, differentiable(self.bias)
+        return F.batch_norm(x, mean, variance, *scale, training=training, epsilon=self.epsilon)
+
+    @paddle.no_grad()
+    def _update_running_statistics(self, group: paddle.Tensor) -> None:
+        group = group.detach().astype("float32")
+        axes = [0, *range(2, group.ndim)]
+        count = group.numel() // group.shape[1]
+        mean = group.mean(axis=axes)
+        variance = group.var(axis=axes, unbiased=bool(count > 1))
+        keep = self.momentum
+        self._mean.set_value(keep * self._mean + (1.0 - keep) * mean)
+        self._variance.set_value(keep * self._variance + (1.0 - keep) * variance)
+
+
+def group_batch_norms(model: nn.Layer, group_size: int) -> int:
+    """Replace every batch-norm layer below ``model`` by a `GroupedBatchNorm`, in place.
+
+    Returns:
+        How many layers were replaced.
+    """
+    replaced = 0
+    for name, child in list(model.named_children()):
+        if isinstance(child, nn.BatchNorm | nn.BatchNorm1D | nn.BatchNorm2D):
+            setattr(model, name, GroupedBatchNorm(child, group_size))
+            replaced += 1
+        else:
+            replaced += group_batch_norms(child, group_size)
+    return replaced

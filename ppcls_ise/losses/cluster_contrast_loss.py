@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cluster Contrast loss: cross-entropy of similarities to the cluster memory."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+
+def cluster_contrast_loss(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+    """``L_cc = mean over rows of (log sum_c exp z_rc - z_{r, y_r})`` (spec: section 6).
+
+    Args:
+        logits: ``z`` [R, C], similarities over temperature.
+        labels: [R] int64.
+
+    Returns:
+        Scalar (0-D).
+    """
+    return F.cross_entropy(logits, labels, reduction="mean")
+
+
+class ClusterContrastLoss(nn.Layer):
+    """`cluster_contrast_loss` on what a memory head returns, for ``Loss.Train`` in the YAML.
+
+    The rows are the batch and, with ISE, its support samples (spec: section 7.3).
+    """
+
+    def forward(self, output: dict, batch_labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        head = output["logits"]
+        loss = cluster_contrast_loss(head["logits"], head["row_labels"])
+        return {"ClusterContrastLoss": loss}

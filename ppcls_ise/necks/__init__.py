@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Necks: what stands between backbone and head."""
+
+from ppcls_ise.necks.reid_neck import ReIDNeck
+
+NECKS = [ReIDNeck]
+
+__all__ = ["NECKS", "ReIDNeck"]

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pooling and batch norm between backbone and head."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ppcls_ise.layers import FrozenBiasBatchNorm1D, GeMPooling
+
+_POOLINGS = ("none", "avg", "gem")
+
+
+class ReIDNeck(nn.Layer):
+    """Pooling, then 1-d batch norm whose bias is frozen at 0 (spec: section 3).
+
+    PaddleClas's ``BNNeck`` means to freeze that bias but trains it; the weights are called
+    ``feat_bn.*`` as there, so released ``RecModel`` weights load.
+
+    Args:
+        num_features: D, channels of the backbone's output.
+        pooling: ``"none"`` where the backbone pools already (``BackboneStopLayer: avg_pool``),
+            ``"avg"`` or ``"gem"`` for a feature map.
+    """
+
+    def __init__(self, num_features: int, pooling: str = "none") -> None:
+        super().__init__()
+        if pooling not in _POOLINGS:
+            raise ValueError(
+                f"pooling has to be one of {_POOLINGS}, got {pooling!r} (Arch.Neck.pooling)"
+            )
+        self.num_features = num_features
+        self.pooling_name = pooling
+        if pooling == "gem":
+            self.pooling = GeMPooling()
+        self.feat_bn = FrozenBiasBatchNorm1D(num_features)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[B, D, H, W] (or [B, D] with pooling ``none``) -> [B, D]."""
+        if self.pooling_name == "gem":
+            x = self.pooling(x)
+        elif self.pooling_name == "avg":
+            x = F.adaptive_avg_pool2d(x, 1)
+        x = x.flatten(1)
+        if x.shape[1] != self.num_features:
+            raise ValueError(
+                f"the neck got {x.shape[1]} values per image, not num_features="
+                f"{self.num_features}: set Arch.Neck.num_features to the backbone's channels, "
+                "and Arch.Neck.pooling to avg or gem where the backbone does not pool"
+            )
+        return self.feat_bn(x)
