@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pseudo-labels at the start of an epoch."""
+
+import time
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ppcls_ise import plugin
+from ppcls_ise.callbacks.base import Callback
+from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
+from ppcls_ise.data import ReIDDataset
+from ppcls_ise.distributed import broadcast_array
+from ppcls_ise.errors import ConfigError
+from ppcls_ise.features import Features, extract, loader_of
+from ppcls_ise.metrics import cluster_quality
+
+_SHOWN = 5
+
+
+class ClusteringCallback(Callback):
+    """Features -> Jaccard graph -> DBSCAN -> pseudo-labels, sampler and memory (spec: section 1).
+
+    The keyword arguments are the keys of the YAML section ``Clustering``.
+
+    Args:
+        transform_ops: evaluation transforms for the clustering features.
+        eps: largest Jaccard distance between neighbors.
+        min_samples: neighbors, itself included, that make a sample a core point.
+        k1: length of the neighbor lists behind the reciprocal sets.
+        k2: length of the list that is averaged in local query expansion.
+        interval: cluster every so many epochs; labels and memory live on in between.
+        batch_size: images per extraction batch.
+        warm_up_batches: without pretrained weights, this many training-mode batches pass through
+            the network before the first clustering, to fill the batch-norm running statistics;
+            features are useless before. Weights do not change.
+    """
+
+    def __init__(
+        self,
+        *,
+        transform_ops: list[dict[str, Any]],
+        eps: float,
+        min_samples: int = 4,
+        k1: int = 30,
+        k2: int = 6,
+        interval: int = 1,
+        batch_size: int = 64,
+        warm_up_batches: int = 40,
+    ) -> None:
+        for key, value, least in (
+            ("min_samples", min_samples, 1),
+            ("k1", k1, 1),
+            ("k2", k2, 1),
+            ("interval", interval, 1),
+            ("batch_size", batch_size, 1),
+            ("warm_up_batches", warm_up_batches, 0),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(
+                    f"Clustering.{key} has to be a whole number >= {least}, got {value!r}"
+                )
+        if not isinstance(eps, int | float) or not 0.0 <= eps < 1.0:
+            raise ConfigError(
+                f"Clustering.eps has to be a Jaccard distance in [0, 1), got {eps!r}"
+            )
+        self.transform_ops = transform_ops
+        self.eps, self.min_samples, self.k1, self.k2 = float(eps), min_samples, k1, k2
+        self.interval = interval
+        self.batch_size = batch_size
+        self.warm_up_batches = warm_up_batches
+        self.result: PseudoLabels | None = None
+        self._warm = False
+
+    def on_epoch_begin(self, engine: Any, epoch: int) -> bool:
+        if self.result is None or (epoch - 1) % self.interval == 0:
+            self.warm_up(engine)
+            self.cluster(engine, epoch)
+        assert self.result is not None
+        engine.train_dataset.epoch = epoch
+        engine.train_sampler.set_epoch(epoch)
+        engine.head.start_epoch(epoch, len(engine.train_sampler), engine.epochs)
+        return self.result.num_clusters > 0
+
+    def cluster(self, engine: Any, epoch: int) -> None:
+        """Compute the pseudo-labels and hand them to data set, sampler and memory."""
+        dataset = engine.train_dataset
+        started = time.perf_counter()
+        features = self._extract(engine, dataset)
+        seconds = {"features": time.perf_counter() - started}
+        self._report_quarantine(engine, features, dataset)
+        self.result = self._label(features, seconds)
+        dataset.pseudo_labels = self.result.labels
+        if self.result.num_clusters:
+            engine.head.memory.reset(paddle.to_tensor(self.result.centroids))
+        self._log(engine, epoch, dataset)
+
+    def _extract(self, engine: Any, dataset: ReIDDataset) -> Features:
+        loader = loader_of(
+            dataset.view(self.transform_ops),
+            batch_size=self.batch_size,
+            num_workers=engine.num_workers,
+            device=engine.device,
+        )
+        return extract(engine.model, loader, title="clustering features")
+
+    def _label(self, features: Features, seconds: dict[str, float]) -> PseudoLabels:
+        """Labels of the readable images; an unreadable one is an outlier, so it is never drawn."""
+        rows = np.flatnonzero(features.readable)
+        part = generate_pseudo_labels(
+            features.values[rows], self.eps, self.min_samples, self.k1, self.k2
+        )
+        labels = np.full(len(features.values), -1, np.int64)
+        labels[rows] = part.labels
+        # Process 0's labels hold for all: equal features give equal labels, but nothing rests on it.
+        labels = broadcast_array(labels)
+        return PseudoLabels.from_labels(
+            features.values, labels, seconds={**seconds, **part.seconds}
+        )
+
+    @paddle.no_grad()
+    def warm_up(self, engine: Any) -> None:
+        """Fill the batch-norm running statistics from training images, once and only without
+        pretrained weights; see ``warm_up_batches``."""
+        if self._warm or engine.has_pretrained_weights or not self.warm_up_batches:
+            return
+        self._warm = True
+        dataset = engine.train_dataset
+        view = dataset.view(self.transform_ops)
+        generator = np.random.default_rng((engine.seed, 0))
+        model = engine.plain_model
+        model.train()
+        model.head.eval()  # there are no labels, and no memory yet
+        size = min(engine.train_sampler.batch_size, len(dataset))
+        for _ in range(self.warm_up_batches):
+            chosen = generator.choice(len(dataset), size, replace=False)
+            images = np.stack([view[int(i)][0] for i in chosen])
+            model(paddle.to_tensor(images))
+        model.head.train()
+        plugin.logger().info(
+            "[Cluster] no pretrained weights: warmed the batch-norm statistics with "
+            f"{self.warm_up_batches} batches of {size} images"
+        )
+
+    def _report_quarantine(self, engine: Any, features: Features, dataset: ReIDDataset) -> None:
+        bad = np.flatnonzero(~features.readable)
+        if not len(bad):
+            return
+        reasons = [str(dataset.read_error(int(i))) for i in bad[:_SHOWN]]
+        plugin.logger().warning(
+            f"[Cluster] {len(bad)} of {len(dataset)} training images cannot be read and are left "
+            f"out (never replaced): {'; '.join(reasons)}{'; …' if len(bad) > _SHOWN else ''}. "
+            f"All of them: {engine.write_list('quarantine.txt', [dataset.images[i] for i in bad])}"
+        )
+
+    def _log(self, engine: Any, epoch: int, dataset: ReIDDataset) -> None:
+        result = self.result
+        assert result is not None
+        stages = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
+        share = result.num_outliers / max(len(result.labels), 1)
+        line = f"[Cluster][Epoch {epoch}/{engine.epochs}] {summary(result)} | seconds: {stages}"
+        if dataset.pids is not None and result.num_clusters:
+            quality = cluster_quality(result.labels, dataset.pids)
+            line += (
+                f" | against the identities in the file names (information only): "
+                f"NMI {quality.nmi:.3f}, ARI {quality.ari:.3f}, pair F1 {quality.pair_f1:.3f}"
+            )
+        plugin.logger().info(line)
+        if not result.num_clusters:
+            plugin.logger().warning(
+                f"[Cluster][Epoch {epoch}] no cluster was found, so this epoch changes nothing. "
+                f"Raise Clustering.eps (now {self.eps}) or lower Clustering.min_samples "
+                f"(now {self.min_samples})."
+            )
+        for name, value in (
+            ("clusters", result.num_clusters),
+            ("outlier_share", share),
+            ("largest_cluster", result.largest),
+        ):
+            plugin.log_scalar(engine, name, value, epoch)
+
+
+def summary(result: PseudoLabels) -> str:
+    """Clusters, outliers, median and largest cluster in words."""
+    share = 100.0 * result.num_outliers / max(len(result.labels), 1)
+    text = f"{result.num_clusters} clusters, {share:.1f} % outliers"
+    if result.num_clusters:
+        text += f", median {result.median_size:g}, largest {result.largest} images"
+    return text

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the command-line tools end: a sentence for known errors, never a hang."""
+
+import os
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from ppcls_ise.errors import ReIDError
+from ppcls_ise.plugin import InputPipelineFailure
+
+
+# Paddle says at every start that its C++ extensions would build faster with ccache.
+warnings.filterwarnings("ignore", message="No ccache found")
+
+
+def _end_process(arguments: Any) -> None:
+    """Thread exceptions end the process.
+
+    With ``num_workers: 0`` Paddle reads batches in a thread and waits forever for one that failed.
+    """
+    error = arguments.exc_value
+    traceback.print_exception(error) if not isinstance(error, OSError | ReIDError) else None
+    sys.stderr.write(f"error: a batch could not be read: {error}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a tool: known errors are printed as one sentence with exit code 1, others with their
+    traceback."""
+    threading.excepthook = _end_process
+    try:
+        main()
+    except ReIDError as error:
+        sys.exit(f"error: {error}")
+    except InputPipelineFailure as failure:
+        sys.exit(f"error: a training batch could not be made: {failure}")

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration: PaddleClas's YAML and ``-c`` / ``-o``, with a closed set of keys."""
+
+import argparse
+import ast
+import difflib
+import inspect
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from ppcls_ise import plugin
+from ppcls_ise.callbacks.clustering import ClusteringCallback
+from ppcls_ise.errors import ConfigError
+
+_SECTIONS = "Global AMP Arch Loss Optimizer DataLoader Metric Clustering profiler_options".split()
+_GLOBAL = (
+    # read by PaddleClas's engine
+    "checkpoints pretrained_model output_dir device save_interval eval_during_train eval_interval "
+    "start_eval_epoch epochs print_batch_step use_visualdl image_shape save_inference_dir "
+    "eval_mode seed to_static log_ranks print_mem_info distributed "
+    # added by the plugin
+    "image_root"
+).split()
+_AMP = "use_amp scale_loss use_dynamic_loss_scaling use_fp16_test level".split()
+_ARCH = (
+    "name infer_output_key infer_add_softmax is_rec use_sync_bn Backbone BackboneStopLayer Neck "
+    "Head bn_group_size"
+).split()
+_LOADER = "num_workers use_shared_memory".split()
+# Most factories of PaddleClas pass what they do not know on to the network's class.
+_BACKBONE = (
+    "name pretrained use_ssld class_num lr_mult_list return_patterns return_stages stride_list "
+    "input_image_channel data_format"
+).split()
+_WORDS = {"true": True, "false": False, "null": None, "none": None, "~": None}
+
+
+def parse_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """PaddleClas's command line: ``-c CONFIG``, ``-o key=value`` (repeatable), ``-p PROFILER``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("-c", "--config", required=True, help="YAML file, see configs/")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key, e.g. -o Global.device=cpu (repeatable)",
+    )
+    parser.add_argument("-p", "--profiler_options", default=None, help="PaddleClas's profiler")
+    return parser.parse_args(argv)
+
+
+def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: Any = None) -> Any:
+    """Read a YAML file, apply ``-o`` overrides and check every key.
+
+    Args:
+        path: a YAML file in PaddleClas's sections.
+        overrides: ``key.key.index=value``; values are literals (`parse_value`), never executed.
+        profiler_options: passed through to PaddleClas.
+
+    Returns:
+        PaddleClas's ``AttrDict``.
+
+    Raises:
+        ConfigError: no such file, a malformed override, or a key that nothing reads.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"there is no config file {path} (-c)")
+    config = plugin.parse_config(path)
+    for option in overrides:
+        key, equals, value = option.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"-o {option}: an override has the form key.key=value")
+        _override(config, key.split("."), parse_value(value), option)
+    config["profiler_options"] = profiler_options
+    check_config(config)
+    _fill_image_root(config)
+    return config
+
+
+def parse_value(text: str) -> Any:
+    """The value of an override: a Python or YAML literal, otherwise the text itself.
+
+    ``true``, ``null`` and the like mean what they say in either spelling.
+    """
+    if text.strip().lower() in _WORDS:
+        return _WORDS[text.strip().lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
+    node = config
+    for position, key in enumerate(keys):
+        last = position == len(keys) - 1
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
+                raise ConfigError(
+                    f"-o {option}: {'.'.join(keys[:position])} is a list of {len(node)} entries, "
+                    f"'{key}' is not one of 0..{len(node) - 1}"
+                )
+            place: Any = int(key)
+        elif isinstance(node, dict):
+            place = key
+            if not last and not isinstance(node.get(key), dict | list):
+                node[key] = plugin.attribute_dict({})
+        else:
+            raise ConfigError(
+                f"-o {option}: {'.'.join(keys[:position])} is {node!r}, it has no key '{key}'"
+            )
+        if last:
+            node[place] = value
+        else:
+            node = node[place]
+
+
+def _fill_image_root(config: Any) -> None:
+    """Give every data set that names no ``image_root`` the one of ``Global``."""
+    loaders = config.get("DataLoader") or {}
+    for part in [loaders.get("Train"), *(loaders.get("Eval") or {}).values()]:
+        if part is not None and "image_root" not in part["dataset"]:
+            if not config["Global"].get("image_root"):
+                raise ConfigError("set Global.image_root to the folder that holds the data set")
+            part["dataset"]["image_root"] = config["Global"]["image_root"]
+
+
+def check_config(config: Any) -> None:
+    """Make sure that something reads every key, and that the plugin can work with the rest.
+
+    Raises:
+        ConfigError: names the key and the nearest known one, or what has to be changed.
+    """
+    _known(config, _SECTIONS, "")
+    for section in ("Global", "Arch"):
+        if not isinstance(config.get(section), dict):
+            raise ConfigError(f"the config has no section {section}")
+    _known(config["Global"], _GLOBAL, "Global")
+    _known(config.get("AMP") or {}, _AMP, "AMP")
+    _check_global(config["Global"])
+    _check_arch(config["Arch"])
+    _check_loaders(config.get("DataLoader") or {})
+    _check_list(config.get("Loss"), "loss", "Loss", extra=("weight",))
+    _check_list(config.get("Metric"), "metric", "Metric")
+    _check_optimizer(config.get("Optimizer") or {})
+    _known(config.get("Clustering") or {}, _parameters(ClusteringCallback), "Clustering")
+
+
+def _check_global(options: Any) -> None:
+    required = {"output_dir", "device", "epochs", "print_batch_step", "save_interval"}
+    if missing := sorted(required - set(options)):
+        raise ConfigError(f"Global lacks {', '.join(missing)}")
+    defaults = {
+        "checkpoints": None,
+        "pretrained_model": None,
+        "use_visualdl": False,
+        "eval_during_train": False,
+        "eval_interval": 1,
+        "eval_mode": "retrieval",
+    }
+    for key, value in defaults.items():
+        options.setdefault(key, value)
+    if options["eval_mode"] != "retrieval":
+        raise ConfigError(f"Global.eval_mode has to be retrieval, not {options['eval_mode']!r}")
+    if options["device"] == "gpu" and not paddle.is_compiled_with_cuda():
+        raise ConfigError(
+            "Global.device is gpu, but the installed PaddlePaddle is a CPU build. "
+            "Add -o Global.device=cpu, or install paddlepaddle-gpu (see the README)."
+        )
+    for key in ("epochs", "print_batch_step", "eval_interval", "save_interval"):
+        if not isinstance(options[key], int) or options[key] < 1:
+            raise ConfigError(f"Global.{key} has to be a whole number >= 1, got {options[key]!r}")
+
+
+def _check_arch(arch: Any) -> None:
+    _known(arch, _ARCH, "Arch")
+    if arch.get("name") != "RecModel":
+        raise ConfigError(f"Arch.name has to be RecModel, not {arch.get('name')!r}")
+    from ppcls_ise import heads, necks
+
+    backbone = arch.get("Backbone") or {}
+    factory = plugin.lookup("backbone", str(backbone.get("name")))
+    if factory is None:
+        raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
+    _known(backbone, [*_BACKBONE, *_parameters(factory)], "Arch.Backbone")
+    for part, classes in (("Neck", necks.NECKS), ("Head", heads.HEADS)):
+        if options := arch.get(part):
+            by_name = {cls.__name__: cls for cls in classes}
+            if options.get("name") in by_name:
+                _known(options, ["name", *_parameters(by_name[options["name"]])], f"Arch.{part}")
+
+
+def _check_loaders(section: Any) -> None:
+    _known(section, ["Train", "Eval"], "DataLoader")
+    parts = {"DataLoader.Train": section.get("Train")}
+    for name, part in (section.get("Eval") or {}).items():
+        parts[f"DataLoader.Eval.{name}"] = part
+    _known(section.get("Eval") or {}, ["Query", "Gallery"], "DataLoader.Eval")
+    for path, part in parts.items():
+        if part is None:
+            continue
+        _known(part, ["dataset", "sampler", "loader"], path)
+        _known(part.get("loader") or {}, _LOADER, f"{path}.loader")
+        for kind in ("dataset", "sampler"):
+            options = part.get(kind) or {}
+            _check_named(options, kind, f"{path}.{kind}")
+        for i, op in enumerate((part.get("dataset") or {}).get("transform_ops") or []):
+            _check_entry(op, "transform", f"{path}.dataset.transform_ops.{i}")
+
+
+def _check_optimizer(options: Any) -> None:
+    if not options:
+        return
+    _check_named(options, "optimizer", "Optimizer", extra=("lr", "regularizer", "clip_norm"))
+    _known(options.get("regularizer") or {}, ["name", "coeff"], "Optimizer.regularizer")
+    if isinstance(options.get("lr"), dict):
+        _check_named(options["lr"], "lr", "Optimizer.lr", extra=("by_epoch",))
+
+
+def _check_list(section: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
+    _known(section or {}, ["Train", "Eval"], path)
+    for name, entries in (section or {}).items():
+        for i, entry in enumerate(entries or []):
+            _check_entry(entry, kind, f"{path}.{name}.{i}", extra=extra)
+    if kind == "loss" and section and len(section.get("Train") or []) == 1:
+        (only,) = section["Train"][0].values()
+        if only.get("weight", 1.0) != 1.0:
+            raise ConfigError(
+                f"Loss.Train.0: PaddleClas ignores the weight ({only['weight']}) of a single loss; "
+                "set it to 1.0 and scale Optimizer.lr.learning_rate instead"
+            )
+
+
+def _check_entry(entry: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise ConfigError(f"{path} has to be one name with its options, got {entry!r}")
+    ((name, options),) = entry.items()
+    _check_named({"name": name, **(options or {})}, kind, f"{path}.{name}", extra=extra)
+
+
+def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
+    if "name" not in options:
+        return
+    cls = plugin.lookup(kind, str(options["name"]))
+    if cls is None:
+        raise ConfigError(f"{path}: PaddleClas and the plugin know no {kind} {options['name']!r}")
+    _known(options, ["name", *extra, *_parameters(cls)], path)
+
+
+def _parameters(function: Any) -> list[str]:
+    """Names that a class or function takes, those of its base classes included."""
+    sources = [c.__init__ for c in function.__mro__] if inspect.isclass(function) else [function]
+    names: list[str] = []
+    for source in sources:
+        if source is not object.__init__:
+            names += [p.name for p in inspect.signature(source).parameters.values() if p.kind < 4]
+    return [name for name in names if name not in ("self", "args", "dataset", "engine")]
+
+
+def _known(options: Any, allowed: Iterable[str], path: str) -> None:
+    if not isinstance(options, dict):
+        raise ConfigError(f"{path or 'the config'} has to be a section of keys, got {options!r}")
+    allowed = sorted(set(allowed))
+    for key in options:
+        if key in allowed:
+            continue
+        nearest = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.0)
+        raise ConfigError(
+            f"nothing reads the key {f'{path}.{key}' if path else key}. "
+            f"Did you mean {f'{path}.{nearest[0]}' if path else nearest[0]}?"
+            if nearest
+            else f"nothing reads the key {path}.{key}"
+        )

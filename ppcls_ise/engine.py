@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PaddleClas's engine with an epoch hook, re-ID evaluation and checked weights."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import paddle.distributed as dist
+from paddle import nn
+
+from ppcls_ise import plugin
+from ppcls_ise.callbacks import Callback, ClusteringCallback, EpochReport
+from ppcls_ise.data import IdentitySampler, ReIDDataset
+from ppcls_ise.errors import ConfigError
+from ppcls_ise.features import extract, require_readable
+from ppcls_ise.heads import MemoryHead
+from ppcls_ise.layers import group_batch_norms
+from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
+from ppcls_ise.weights import load_into, read_state, weight_path
+
+Engine: Any = plugin.engine_class()
+
+
+class UnsupervisedEngine(Engine):
+    """PaddleClas's ``Engine`` for unsupervised re-identification.
+
+    What it adds, all of it around PaddleClas's own training loop:
+
+    * callbacks before and after every epoch (clustering, report);
+    * evaluation by the Market-1501 protocol;
+    * weights that are read safely and have to fit;
+    * batch norm over groups of rows (``Arch.bn_group_size``).
+
+    Args:
+        config: from `ppcls_ise.config.get_config`.
+        mode: ``"train"``, ``"eval"`` or ``"export"``.
+    """
+
+    def __init__(self, config: Any, mode: str = "train") -> None:
+        _prepare(config, mode)
+        options = config["Global"]
+        weights, options["pretrained_model"] = options["pretrained_model"], None
+        backbone = config["Arch"]["Backbone"]
+        backbone_weights = backbone.get("pretrained", False)
+        if backbone_weights and (
+            isinstance(backbone_weights, str) or weights or options["checkpoints"]
+        ):
+            backbone["pretrained"] = False  # other weights follow; the download would be wasted
+        super().__init__(config, mode=mode)
+        options["pretrained_model"] = weights
+        plugin.logger().info(plugin.describe())
+
+        self.has_pretrained_weights = bool(backbone_weights or weights or options["checkpoints"])
+        self._load_weights(weights, backbone_weights)
+        if group_size := config["Arch"].get("bn_group_size"):
+            group_batch_norms(self.plain_model, group_size)
+        self.last_result: ReIDResult | None = None
+        self.eval_func = UnsupervisedEngine.evaluate
+        if mode == "train":
+            self._prepare_training()
+
+    # -- what callbacks and tools use ---------------------------------------------------------
+
+    @property
+    def plain_model(self) -> nn.Layer:
+        """The model itself, not its data-parallel wrapper."""
+        return getattr(self.model, "_layers", self.model)
+
+    @property
+    def head(self) -> MemoryHead:
+        return self.plain_model.head
+
+    @property
+    def epochs(self) -> int:
+        return self.config["Global"]["epochs"]
+
+    @property
+    def seed(self) -> int:
+        return self.config["Global"]["seed"]
+
+    @property
+    def train_dataset(self) -> ReIDDataset:
+        return self.train_dataloader.dataset
+
+    @property
+    def train_sampler(self) -> IdentitySampler:
+        return self.train_dataloader.batch_sampler
+
+    @property
+    def metric(self) -> ReIDMetric:
+        metric = self.eval_metric_func.metric_func_list[0]
+        if not isinstance(metric, ReIDMetric):
+            raise ConfigError("Metric.Eval has to be ReIDMetric, see configs/")
+        return metric
+
+    @property
+    def num_workers(self) -> int:
+        return self.train_dataloader.num_workers
+
+    @property
+    def run_folder(self) -> Path:
+        """Where checkpoints and lists of this run go: ``output_dir/RecModel``."""
+        folder = Path(self.output_dir)  # `_prepare` completed it where PaddleClas does not
+        if plugin.output_folder_lacks_arch_name():
+            return folder
+        return folder / self.config["Arch"]["name"]
+
+    def warm_up(self) -> None:
+        """Fill the batch-norm statistics of a network without pretrained weights."""
+        self.clustering.warm_up(self)
+
+    def write_list(self, name: str, lines: list[str]) -> Path:
+        """Write a text file into the run's folder (by process 0) and return its path."""
+        path = self.run_folder / name
+        if dist.get_rank() == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = path.with_suffix(".tmp")
+            scratch.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            os.replace(scratch, path)
+        return path
+
+    # -- training -----------------------------------------------------------------------------
+
+    def _prepare_training(self) -> None:
+        if not isinstance(self.head, MemoryHead):
+            raise ConfigError(
+                "training without labels needs a head with a memory: set Arch.Head.name to "
+                "PLIHead or ClusterContrastHead"
+            )
+        if not isinstance(self.train_sampler, IdentitySampler):
+            raise ConfigError("DataLoader.Train.sampler.name has to be IdentitySampler")
+        if not self.config.get("Clustering"):
+            raise ConfigError("training without labels needs the section Clustering")
+        self.train_dataset.seed = self.train_sampler.seed = self.seed
+        self.clustering = ClusteringCallback(**self.config["Clustering"])
+        self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
+        self._train_steps = self.train_epoch_func
+        self.train_epoch_func = UnsupervisedEngine._train_one_epoch
+
+    def _train_one_epoch(self, epoch: int, print_batch_step: int) -> None:
+        """Takes the place of PaddleClas's ``train_epoch``, which it calls: the epoch hook."""
+        self.model.train()
+        if all([callback.on_epoch_begin(self, epoch) for callback in self.callbacks]):
+            plugin.restart_batches(self)
+            self._train_steps(self, epoch, print_batch_step)
+        else:
+            self._skip_steps()
+        for callback in self.callbacks:
+            callback.on_epoch_end(self, epoch)
+
+    def _skip_steps(self) -> None:
+        """Let a skipped epoch count in the learning-rate schedule like any other."""
+        for schedule in self.lr_sch:
+            by_epoch = getattr(schedule, "by_epoch", False)
+            for _ in range(1 if by_epoch else len(self.train_sampler)):
+                schedule.step()
+
+    # -- evaluation ---------------------------------------------------------------------------
+
+    def evaluate(self, epoch: int = 0) -> float:
+        """Query/gallery evaluation; the result is kept in ``last_result``.
+
+        Returns:
+            mAP in [0, 1]; NaN where no query has a match. It selects the best model.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        result = self.metric(*self.query_and_gallery())
+        self.last_result = result
+        plugin.logger().info(f"[Eval][Epoch {epoch}] {result}")
+        if skipped := result.describe_skipped(self.query_dataloader.dataset.images):
+            plugin.logger().warning(f"[Eval] {skipped}")
+        for name, value in (("mAP", result.mAP), ("rank1", result.rank1)):
+            plugin.log_scalar(self, name, value, epoch)
+        return result.mAP
+
+    def query_and_gallery(self) -> tuple[Side, Side]:
+        """Features, identities and cameras of both sides, in the order of their data sets.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        sides = []
+        for title, loader in (("query", self.query_dataloader), ("gallery", self.gallery_dataloader)):
+            features = extract(self.model, loader, title=f"{title} features")
+            require_readable(features, loader.dataset, title=title)
+            sides.append((features.values, loader.dataset.pids, loader.dataset.camids))
+        return sides[0], sides[1]
+
+    # -- weights ------------------------------------------------------------------------------
+
+    def _load_weights(self, weights: str | None, backbone_weights: Any) -> None:
+        if isinstance(backbone_weights, str) and not weights:
+            path = weight_path(backbone_weights)
+            report = load_into(self.plain_model.backbone, read_state(path), source=str(path))
+            plugin.logger().info(f"backbone weights {path}: {report}")
+        if weights:
+            path = weight_path(weights)
+            report = load_into(self.plain_model, read_state(path), source=str(path))
+            plugin.logger().info(f"weights {path}: {report}")
+
+
+def _prepare(config: Any, mode: str) -> None:
+    """Put right what PaddleClas would misread."""
+    options = config["Global"]
+    # 2.4.2 turns mixed precision on whenever the section exists, whatever use_amp says.
+    if not (config.get("AMP") or {}).get("use_amp", True):
+        del config["AMP"]
+    # PaddleClas seeds with 0 where there is no seed; say so, and use it for our generators too.
+    if options.get("seed") is None:
+        options["seed"] = 0
+    if mode == "train" and not config.get("DataLoader", {}).get("Train"):
+        raise ConfigError("training needs the section DataLoader.Train")
+    if mode == "eval" or (mode == "train" and options["eval_during_train"]):
+        parts = (config.get("DataLoader") or {}).get("Eval") or {}
+        if set(parts) != {"Query", "Gallery"}:
+            raise ConfigError("evaluation needs DataLoader.Eval.Query and DataLoader.Eval.Gallery")
+        if not (config.get("Metric") or {}).get("Eval"):
+            raise ConfigError("evaluation needs Metric.Eval, see configs/")
+    if plugin.output_folder_lacks_arch_name():
+        options["output_dir"] = os.path.join(options["output_dir"], config["Arch"]["name"])

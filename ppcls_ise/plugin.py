@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one seam to PaddleClas: find it, check it, teach it the plugin's names.
+
+All knowledge of PaddleClas internals (in which module a name is looked up, which list rejects
+unknown names, which version lacks which hook) lives in this file. It serves PaddleClas 2.4.2 (the
+last wheel with the training engine) and the develop branch alike.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ppcls_ise.errors import ReIDError
+
+PPCLS_HOME = "PPCLS_HOME"
+
+_INSTALL_PADDLE = (
+    "Install it with `pip install paddlepaddle==3.3.1` (CPU) or see the README for GPU builds "
+    "(supported: 3.x and 2.6.2)."
+)
+_INSTALL_PPCLS = (
+    "Install it with `pip install --no-deps paddleclas==2.4.2` (the last wheel that ships the "
+    f"training engine), or point the environment variable {PPCLS_HOME} to a source checkout of "
+    "PaddleClas."
+)
+
+
+class EnvironmentProblem(ReIDError, ImportError):
+    """PaddlePaddle or PaddleClas is missing or unsupported; the message says what to install."""
+
+
+class InputPipelineFailure(BaseException):
+    """A training batch could not be made; ``__cause__`` is the reason.
+
+    Not an ``Exception`` on purpose: see `_LoudIterator`.
+    """
+
+
+# ---------------------------------------------------------------------------------------------
+# Finding and checking
+
+
+def _paddle_problem() -> str | None:
+    if importlib.util.find_spec("paddle") is None:
+        return f"ppcls_ise needs PaddlePaddle, which is not installed. {_INSTALL_PADDLE}"
+    for package in ("paddlepaddle", "paddlepaddle-gpu"):
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if version.split(".")[0] != "3" and not version.startswith("2.6.2"):
+            return f"ppcls_ise does not support PaddlePaddle {version}. {_INSTALL_PADDLE}"
+    return None
+
+
+def ppcls_folder() -> Path:
+    """Folder of the ``ppcls`` package: from ``PPCLS_HOME``, else a top-level ``ppcls`` that is
+    installed, else inside the installed ``paddleclas`` wheel. Imports nothing.
+
+    Raises:
+        EnvironmentProblem: there is none, or it lacks the training engine.
+    """
+    if home := os.environ.get(PPCLS_HOME):
+        folder, source = Path(home).expanduser() / "ppcls", f"{PPCLS_HOME}={home}"
+    else:
+        found: list[str] = []
+        for package, inside in (("ppcls", ""), ("paddleclas", "ppcls")):
+            spec = importlib.util.find_spec(package)
+            if spec is not None and spec.submodule_search_locations:
+                found = [str(Path(spec.submodule_search_locations[0]) / inside), package]
+                break
+        if not found:
+            raise EnvironmentProblem(
+                f"ppcls_ise needs PaddleClas, which is not installed. {_INSTALL_PPCLS}"
+            )
+        folder, source = Path(found[0]), f"the installed {_wheel_name()}"
+    if not (folder / "engine" / "engine.py").is_file():
+        raise EnvironmentProblem(
+            f"The PaddleClas found ({source}) has no training engine: there is no "
+            f"ppcls/engine/engine.py in it. {_INSTALL_PPCLS}"
+        )
+    return folder
+
+
+def _wheel_name() -> str:
+    try:
+        return f"paddleclas {importlib.metadata.version('paddleclas')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "ppcls"
+
+
+def environment_problem() -> str | None:
+    """What keeps the plugin from working here, as a sentence for the user; None when all is well.
+
+    Imports neither Paddle nor PaddleClas.
+    """
+    if problem := _paddle_problem():
+        return problem
+    try:
+        ppcls_folder()
+    except EnvironmentProblem as error:
+        return str(error)
+    return None
+
+
+def load(name: str = "ppcls") -> ModuleType:
+    """Import a module of PaddleClas, e.g. ``load("ppcls.engine.engine")``.
+
+    ``ppcls`` is bound to the folder of `ppcls_folder` by its path, not through ``sys.path``: both
+    the wheel and a checkout hold further top-level names (``tools``, ``deploy``) that would shadow
+    the user's own.
+    """
+    if "ppcls" not in sys.modules:
+        if problem := environment_problem():
+            raise EnvironmentProblem(problem)
+        folder = ppcls_folder()
+        spec = importlib.util.spec_from_file_location(
+            "ppcls", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None and spec.loader is not None
+        package = importlib.util.module_from_spec(spec)
+        sys.modules["ppcls"] = package
+        spec.loader.exec_module(package)
+    return importlib.import_module(name)
+
+
+def describe() -> str:
+    """One line for logs: which PaddleClas is in use, and from where."""
+    source = "checkout" if os.environ.get(PPCLS_HOME) else _wheel_name()
+    return f"PaddleClas {source} at {Path(str(load().__file__)).parent}"
+
+
+# ---------------------------------------------------------------------------------------------
+# Registering
+
+
+def register() -> None:
+    """Put the plugin's classes where PaddleClas looks names up. Idempotent.
+
+    PaddleClas resolves names by ``eval`` or ``getattr`` in a fixed module per kind, so a class is
+    registered by making it an attribute of that module.
+
+    Raises:
+        EnvironmentProblem: see `environment_problem`.
+    """
+    data = load("ppcls.data")
+    from ppcls_ise import backbones, heads, losses, metrics, necks
+    from ppcls_ise import data as own_data
+
+    tables: list[tuple[ModuleType, list[type]]] = [
+        (data, [*own_data.DATASETS, own_data.IdentitySampler]),
+        (load("ppcls.data.preprocess"), own_data.TRANSFORMS),
+        (load("ppcls.arch"), backbones.BACKBONES),
+        (load("ppcls.loss"), losses.LOSSES),
+        (load("ppcls.metric"), [metrics.ReIDMetric]),
+    ]
+    for module, classes in tables:
+        for cls in classes:
+            taken = getattr(module, cls.__name__, cls)
+            if taken is not cls:
+                raise EnvironmentProblem(
+                    f"{module.__name__} already has another {cls.__name__}: this PaddleClas is "
+                    "newer than the plugin knows."
+                )
+            setattr(module, cls.__name__, cls)
+    _open_gear_list({cls.__name__: cls for cls in [*necks.NECKS, *heads.HEADS]})
+    _repair_loss_logging()
+
+
+def _open_gear_list(gears: dict[str, type]) -> None:
+    """Let necks and heads be registered.
+
+    ``ppcls.arch.gears.build_gear`` accepts the names of a local list only, in 2.4.2 and develop.
+    ``RecModel`` calls it as a global of ``ppcls.arch``, so that is the name that is wrapped. Not
+    needed once build_gear takes registered names.
+    """
+    arch = load("ppcls.arch")
+    closed = arch.build_gear
+    if getattr(closed, "opened_by_ppcls_ise", False):
+        return
+
+    def build_gear(config: dict[str, Any]) -> Any:
+        if config["name"] not in gears:
+            return closed(config)
+        arguments = {key: value for key, value in config.items() if key != "name"}
+        return gears[config["name"]](**arguments)
+
+    build_gear.opened_by_ppcls_ise = True  # type: ignore[attr-defined]
+    arch.build_gear = build_gear
+
+
+def loss_logging_is_broken() -> bool:
+    """Whether this PaddleClas logs scalars by ``x.numpy()[0]``, which fails on today's Paddle,
+    where a loss has no dimension (2.4.2: yes, develop: no)."""
+    utils = load("ppcls.engine.train.utils")
+    return any(
+        ".numpy()[0]" in inspect.getsource(function)
+        for function in (utils.update_loss, utils.update_metric)
+    )
+
+
+def _repair_loss_logging() -> None:
+    """Rebind the two functions that `loss_logging_is_broken` speaks of.
+
+    ``ppcls.engine.train.train`` imported them by name, so they are rebound there.
+    """
+    if not loss_logging_is_broken():
+        return
+    train = load("ppcls.engine.train.train")
+    average_meter = load("ppcls.utils.misc").AverageMeter
+
+    def update(trainer: Any, values: dict[str, Any], batch_size: int) -> None:
+        for key, value in values.items():
+            if key not in trainer.output_info:
+                trainer.output_info[key] = average_meter(key, "7.5f")
+            trainer.output_info[key].update(float(value), batch_size)
+
+    def update_metric(trainer: Any, out: Any, batch: Any, batch_size: int) -> None:
+        if trainer.train_metric_func is not None:
+            update(trainer, trainer.train_metric_func(out, batch[-1]), batch_size)
+
+    train.update_loss = update
+    train.update_metric = update_metric
+
+
+# ---------------------------------------------------------------------------------------------
+# What the rest of the plugin uses of PaddleClas
+
+
+def engine_class() -> type:
+    """PaddleClas's ``Engine``."""
+    return load("ppcls.engine.engine").Engine
+
+
+def logger() -> logging.Logger:
+    """PaddleClas's logger: silent on all ranks but 0 once the engine has set it up."""
+    return logging.getLogger("ppcls")
+
+
+def build_transforms(transform_ops: list[dict[str, Any]]) -> list[Callable[[Any], Any]]:
+    """Build the operators of a YAML ``transform_ops`` list, PaddleClas's own and the plugin's."""
+    return load("ppcls.data").create_operators(transform_ops)
+
+
+def parse_config(path: str) -> Any:
+    """Read a YAML file as PaddleClas does: nested ``AttrDict``, strings that are literals parsed."""
+    return load("ppcls.utils.config").parse_config(path)
+
+
+def attribute_dict(values: dict[str, Any]) -> Any:
+    """``values`` as PaddleClas's ``AttrDict`` (keys readable as attributes)."""
+    return load("ppcls.utils.config").AttrDict(values)
+
+
+def lookup(kind: str, name: str) -> Any:
+    """The class or function that PaddleClas would build for ``name``; None when it knows none.
+
+    Args:
+        kind: one of dataset, sampler, transform, backbone, loss, metric, optimizer, lr.
+    """
+    module = {
+        "dataset": "ppcls.data",
+        "sampler": "ppcls.data",
+        "transform": "ppcls.data.preprocess",
+        "backbone": "ppcls.arch",
+        "loss": "ppcls.loss",
+        "metric": "ppcls.metric",
+        "optimizer": "ppcls.optimizer.optimizer",
+        "lr": "ppcls.optimizer.learning_rate",
+    }[kind]
+    return getattr(load(module), name, None)
+
+
+def log_scalar(engine: Any, name: str, value: float, step: int) -> None:
+    """Write one VisualDL scalar; does nothing unless ``Global.use_visualdl`` is on."""
+    load("ppcls.utils.logger").scaler(name=name, value=value, step=step, writer=engine.vdl_writer)
+
+
+def output_folder_lacks_arch_name() -> bool:
+    """Whether checkpoints go to ``output_dir`` itself (develop) instead of
+    ``output_dir/<Arch.name>`` (2.4.2, and what PaddleClas's documents and TIPC scripts expect)."""
+    source = inspect.getsource(load("ppcls.utils.save_load").save_model)
+    return "os.path.join(model_path, model_name)" not in source
+
+
+class _LoudIterator:
+    """Batches of a loader, with failures that cannot be swallowed.
+
+    Develop's ``train_epoch`` answers any ``Exception`` of the loader by starting it anew, which
+    would repeat data silently, or without end. So a failure leaves here as `InputPipelineFailure`.
+    """
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches = batches
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._batches)
+        except Exception as error:
+            raise InputPipelineFailure(str(error)) from error
+
+
+def restart_batches(engine: Any) -> None:
+    """Make the next epoch start from a fresh iterator of the training loader.
+
+    Develop keeps ``engine.train_dataloader_iter`` across epochs, so that an epoch could begin with
+    batches drawn from the previous epoch's pseudo-labels; 2.4.2 starts anew by itself.
+    """
+    if hasattr(engine, "iter_per_epoch"):
+        engine.train_dataloader_iter = _LoudIterator(iter(engine.train_dataloader))
