@@ -2,6 +2,8 @@
 """Shared fixtures. zlib comes before everything else for Paddle 2.6 (see ppcls_ise/__init__.py)."""
 
 import os
+import subprocess
+import sys
 import zlib  # noqa: F401
 from collections.abc import Callable
 from pathlib import Path
@@ -36,3 +38,48 @@ def unit_rows() -> Callable[..., np.ndarray]:
         return values / np.linalg.norm(values, axis=1, keepdims=True)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def lite_set(tmp_path_factory) -> Path:
+    """A small generated data set in the Market-1501 layout."""
+    from ppcls_ise.data.synthetic import make_synthetic
+
+    out = tmp_path_factory.mktemp("lite") / "set"
+    make_synthetic(out, 0, num_train_ids=10, num_test_ids=6, images_per_id=8, height=48, width=24)
+    return out
+
+
+SYNTHETIC = REPOSITORY / "configs" / "ISE_synthetic.yaml"
+LITE = {
+    "Global.epochs": 2,
+    "Clustering.warm_up_batches": 4,
+    "Clustering.k1": 10,
+    "Clustering.eps": 0.6,
+    "DataLoader.Train.sampler.batch_size": 16,
+    "DataLoader.Train.sampler.num_instances": 4,
+    "DataLoader.Train.sampler.iters": 3,
+}
+
+
+def lite_overrides(root: Path, output: Path, **more) -> list[str]:
+    """``-o`` values that make the synthetic config a run of seconds; ``__`` stands for a dot."""
+    values = {"Global.image_root": root, "Global.output_dir": output, **LITE}
+    values |= {key.replace("__", "."): value for key, value in more.items()}
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def run_tool(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run tools/<name>.py as a user would; stdout and stderr together in ``stdout``."""
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / f"{name}.py"), *arguments],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+
+
+def options(overrides: list[str]) -> list[str]:
+    return [part for override in overrides for part in ("-o", override)]

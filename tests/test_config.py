@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import yaml
+
+import ppcls_ise
+from ppcls_ise.config import get_config, parse_value
+from ppcls_ise.errors import ConfigError
+from tests.conftest import REPOSITORY, SYNTHETIC
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+CPU = ["Global.device=cpu"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    ppcls_ise.register()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_known_key_by_key(path):
+    config = get_config(str(path), CPU)
+    height, width = config["Global"]["image_shape"][1:]
+    assert height == 2 * width  # people are upright
+    for name, part in config["DataLoader"].get("Eval", {}).items():
+        resize = part["dataset"]["transform_ops"][0]["ResizeImage"]
+        assert resize["size"] == [width, height], name
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("True", True),
+        ("true", True),
+        ("False", False),
+        ("None", None),
+        ("null", None),
+        ("3", 3),
+        ("1e-3", 1e-3),
+        ("[1, 5]", [1, 5]),
+        ("{'a': 1}", {"a": 1}),
+        ("a=b", "a=b"),
+        ("all", "all"),
+        ("10-2", "10-2"),
+        ("__import__('os').getcwd()", "__import__('os').getcwd()"),
+        ("", ""),
+    ],
+)
+def test_override_values_are_literals(text, value):
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
+
+
+def test_overrides_reach_lists_sections_and_values_with_equals():
+    config = get_config(
+        str(SYNTHETIC),
+        [
+            "Loss.Train.1.LPLoss.weight=0.5",
+            "Global.output_dir=out=1",
+            "DataLoader.Train.dataset.transform_ops.0.ResizeImage.size=[32,64]",
+            "Arch.BackboneStopLayer.name=layers",
+        ],
+    )
+    assert config.Loss["Train"][1]["LPLoss"]["weight"] == 0.5
+    assert config.Global.output_dir == "out=1"
+    assert config["DataLoader"]["Train"]["dataset"]["transform_ops"][0]["ResizeImage"]["size"] == [
+        32,
+        64,
+    ]
+    assert config.Arch.BackboneStopLayer.name == "layers"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("Global.epoch=3", ["Global.epoch", "Global.epochs"]),
+        ("Globl.epochs=3", ["Globl", "Global"]),
+        ("Clustering.ep=0.3", ["Clustering.ep", "Clustering.eps"]),
+        ("Arch.Head.momentun=0.1", ["Arch.Head.momentun", "Arch.Head.momentum"]),
+        ("Arch.Neck.pool=gem", ["Arch.Neck.pool", "Arch.Neck.pooling"]),
+        ("Arch.Backbone.pretraind=True", ["Arch.Backbone.pretraind", "pretrained"]),
+        ("Loss.Train.1.LPLoss.temprature=1", ["temprature", "temperature"]),
+        ("Optimizer.lr.gama=0.1", ["Optimizer.lr.gama", "gamma"]),
+        ("Optimizer.regularizer.coef=1", ["Optimizer.regularizer.coef", "coeff"]),
+        ("DataLoader.Train.sampler.num_instance=4", ["num_instance", "num_instances"]),
+        ("DataLoader.Train.dataset.image_rot=x", ["image_rot", "image_root"]),
+        ("DataLoader.Train.loader.workers=2", ["workers", "num_workers"]),
+        ("DataLoader.Eval.Querry.x=2", ["Querry", "Query"]),
+        ("Metric.Eval.0.ReIDMetric.topks=[1]", ["topks", "topk"]),
+        ("DataLoader.Train.dataset.transform_ops.2.RandomPadCrop.pad=1", ["pad", "padding"]),
+    ],
+)
+def test_a_key_that_nothing_reads_names_the_nearest(override, words):
+    with pytest.raises(ConfigError, match="nothing reads the key") as error:
+        get_config(str(SYNTHETIC), [override])
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("Global.device=gpu", ["-o Global.device=cpu"]),
+        ("Global.epochs=0", ["Global.epochs"]),
+        ("Global.epochs=ten", ["Global.epochs", "'ten'"]),
+        ("Global.eval_mode=classification", ["Global.eval_mode"]),
+        ("Arch.name=ResNet50", ["RecModel"]),
+        ("Arch.Backbone.name=ResNet5000", ["ResNet5000"]),
+        ("Loss.Train.7.LPLoss.weight=1", ["list of 2 entries"]),
+        ("Global.epochs.more=1", ["has no key"]),
+        ("no-equals-sign", ["key.key=value"]),
+        ("DataLoader.Train.dataset.name=Market2000", ["Market2000"]),
+    ],
+)
+def test_what_cannot_work_says_why(override, words):
+    import paddle
+
+    if "gpu" in override and paddle.is_compiled_with_cuda():
+        pytest.skip("this Paddle is a GPU build")
+    with pytest.raises(ConfigError) as error:
+        get_config(str(SYNTHETIC), [override])
+    assert all(word in str(error.value) for word in words)
+
+
+def test_missing_file():
+    with pytest.raises(ConfigError, match="no config file"):
+        get_config("nowhere.yaml")
+
+
+def test_one_image_root_serves_every_data_set(tmp_path):
+    config = get_config(
+        str(SYNTHETIC), ["Global.image_root=a", "DataLoader.Eval.Query.dataset.image_root=b"]
+    )
+    loaders = config["DataLoader"]
+    roots = [
+        part["dataset"]["image_root"]
+        for part in (loaders["Train"], loaders["Eval"]["Query"], loaders["Eval"]["Gallery"])
+    ]
+    assert roots == ["a", "b", "a"]
+    content = yaml.safe_load(SYNTHETIC.read_text())
+    del content["Global"]["image_root"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match="Global.image_root"):
+        get_config(str(path))
+
+
+def test_the_weight_of_a_single_loss_would_be_ignored(tmp_path):
+    content = yaml.safe_load(SYNTHETIC.read_text())
+    content["Loss"]["Train"] = [{"ClusterContrastLoss": {"weight": 0.5}}]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match="ignores the weight"):
+        get_config(str(path))
