@@ -43,14 +43,17 @@ test-paddle26: $(VENV26)/.installed ## run all tests on Paddle 2.6.2, in .venv-p
 	@$(VENV26)/bin/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-develop
-test-develop: $(VENV)/.installed ## run all tests on the PaddleClas sources at PPCLS_HOME
+test-develop: ppcls-home $(VENV)/.installed ## run all tests on the PaddleClas sources at PPCLS_HOME
+	@export PPCLS_HOME="$$(cd "$$PPCLS_HOME" && pwd)"
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: ppcls-home
+ppcls-home:
 	@if [ ! -f "$${PPCLS_HOME:-}/ppcls/engine/engine.py" ]; then
 		echo "PPCLS_HOME is '$${PPCLS_HOME:-}', where there is no ppcls/engine/engine.py." >&2
 		echo "Set it to a checkout of PaddleClas: make test-develop PPCLS_HOME=../PaddleClas" >&2
 		exit 1
 	fi
-	export PPCLS_HOME="$$(cd "$$PPCLS_HOME" && pwd)"
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.installed ## ruff and mypy
@@ -97,7 +100,7 @@ if [ -e "$$venv/.incomplete" ] || ! "$$venv/bin/python" -c 'import pip, sys; ass
 	$(PYTHON) -m venv --clear "$$venv"
 fi
 touch "$$venv/.incomplete"
-echo "[$$venv] installing $^ (a few minutes the first time: 360 MB from PyPI)"
+echo "[$$venv] installing $^ (up to 400 MB from PyPI, a few minutes the first time)"
 "$$venv/bin/python" $(PIP_INSTALL) $(^:%=-r %) |
 	sed -u -nE '/\.metadata /d; s/^ *(Downloading [^ ]+\.whl.*)/  \1/p; s/^(Installing) collected packages.*/  \1/p'
 # Paddle expects libgomp.so.1 from the system, and a bare system has none. scikit-learn brings one: link it next to

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the command-line tools end: a sentence for known errors, never a hang."""
 
+import multiprocessing
 import os
 import sys
 import threading
@@ -23,9 +24,12 @@ def _end_process(arguments: Any) -> None:
     With ``num_workers: 0`` Paddle reads batches in a thread and waits forever for one that failed.
     """
     error = arguments.exc_value
-    traceback.print_exception(error) if not isinstance(error, OSError | ReIDError) else None
+    if not isinstance(error, OSError | ReIDError):
+        traceback.print_exception(error)
     sys.stderr.write(f"error: a batch could not be read: {error}\n")
     sys.stderr.flush()
+    for worker in multiprocessing.active_children():
+        worker.kill()  # they would outlive this process
     os._exit(1)
 
 

@@ -108,7 +108,7 @@ def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
             place: Any = int(key)
         elif isinstance(node, dict):
             place = key
-            if not last and not isinstance(node.get(key), dict | list):
+            if not last and node.get(key) is None:
                 node[key] = plugin.attribute_dict({})
         else:
             raise ConfigError(
@@ -122,9 +122,8 @@ def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
 
 def _fill_image_root(config: Any) -> None:
     """Give every data set that names no ``image_root`` the one of ``Global``."""
-    loaders = config.get("DataLoader") or {}
-    for part in [loaders.get("Train"), *(loaders.get("Eval") or {}).values()]:
-        if part is not None and "image_root" not in part["dataset"]:
+    for _, part in _loaders(config.get("DataLoader") or {}):
+        if "image_root" not in part["dataset"]:
             if not config["Global"].get("image_root"):
                 raise ConfigError("set Global.image_root to the folder that holds the data set")
             part["dataset"]["image_root"] = config["Global"]["image_root"]
@@ -188,6 +187,9 @@ def _check_arch(arch: Any) -> None:
     if factory is None:
         raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
     _known(backbone, [*_BACKBONE, *_parameters(factory)], "Arch.Backbone")
+    for part in ("BackboneStopLayer", "Neck", "Head"):
+        if part in arch and not arch[part]:
+            del arch[part]  # PaddleClas takes the key for the thing
     for part, classes in (("Neck", necks.NECKS), ("Head", heads.HEADS)):
         if options := arch.get(part):
             by_name = {cls.__name__: cls for cls in classes}
@@ -195,15 +197,18 @@ def _check_arch(arch: Any) -> None:
                 _known(options, ["name", *_parameters(by_name[options["name"]])], f"Arch.{part}")
 
 
-def _check_loaders(section: Any) -> None:
-    _known(section, ["Train", "Eval"], "DataLoader")
+def _loaders(section: Any) -> list[tuple[str, Any]]:
+    """Path and content of every loader that the section ``DataLoader`` describes."""
     parts = {"DataLoader.Train": section.get("Train")}
     for name, part in (section.get("Eval") or {}).items():
         parts[f"DataLoader.Eval.{name}"] = part
+    return [(path, part) for path, part in parts.items() if part]
+
+
+def _check_loaders(section: Any) -> None:
+    _known(section, ["Train", "Eval"], "DataLoader")
     _known(section.get("Eval") or {}, ["Query", "Gallery"], "DataLoader.Eval")
-    for path, part in parts.items():
-        if part is None:
-            continue
+    for path, part in _loaders(section):
         _known(part, ["dataset", "sampler", "loader"], path)
         _known(part.get("loader") or {}, _LOADER, f"{path}.loader")
         for kind in ("dataset", "sampler"):

@@ -182,7 +182,10 @@ class UnsupervisedEngine(Engine):
             DataError: an image cannot be read.
         """
         sides = []
-        for title, loader in (("query", self.query_dataloader), ("gallery", self.gallery_dataloader)):
+        for title, loader in (
+            ("query", self.query_dataloader),
+            ("gallery", self.gallery_dataloader),
+        ):
             features = extract(self.model, loader, title=f"{title} features")
             require_readable(features, loader.dataset, title=title)
             sides.append((features.values, loader.dataset.pids, loader.dataset.camids))
@@ -214,7 +217,7 @@ def _prepare(config: Any, mode: str) -> None:
         raise ConfigError("training needs the section DataLoader.Train")
     if mode == "eval" or (mode == "train" and options["eval_during_train"]):
         parts = (config.get("DataLoader") or {}).get("Eval") or {}
-        if set(parts) != {"Query", "Gallery"}:
+        if not (parts.get("Query") and parts.get("Gallery")):
             raise ConfigError("evaluation needs DataLoader.Eval.Query and DataLoader.Eval.Gallery")
         if not (config.get("Metric") or {}).get("Eval"):
             raise ConfigError("evaluation needs Metric.Eval, see configs/")

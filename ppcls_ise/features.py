@@ -30,7 +30,9 @@ class Features:
     readable: np.ndarray
 
 
-def loader_of(dataset: ReIDDataset, *, batch_size: int, num_workers: int, device: Any) -> DataLoader:
+def loader_of(
+    dataset: ReIDDataset, *, batch_size: int, num_workers: int, device: Any
+) -> DataLoader:
     """A loader that walks through ``dataset`` once, in order, sharded over the processes."""
     sampler = DistributedBatchSampler(dataset, batch_size, shuffle=False, drop_last=False)
     return DataLoader(

@@ -95,7 +95,11 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a table of weights")
     content.pop(_NAME_TABLE, None)
-    odd = [name for name, value in content.items() if not isinstance(value, np.ndarray)]
+    odd = [
+        name
+        for name, value in content.items()
+        if not isinstance(value, np.ndarray) or value.dtype.hasobject
+    ]
     if odd or not all(isinstance(name, str) for name in content):
         raise WeightsError(f"{path} holds entries that are not arrays: {_some(map(str, odd))}")
     return content

@@ -160,9 +160,13 @@ def test_an_unreadable_image_stops_an_evaluation(lite_set, tmp_path):
 
 
 def test_all_outliers_skip_the_epoch_and_keep_the_schedule(lite_set, tmp_path):
-    overrides = lite_overrides(lite_set, tmp_path, Clustering__min_samples=80, Optimizer__lr__step_size=1)
+    overrides = lite_overrides(
+        lite_set, tmp_path, Clustering__min_samples=80, Optimizer__lr__step_size=1
+    )
     engine = engine_of(overrides)
-    before = {k: v.numpy().copy() for k, v in engine.model.named_parameters() if not v.stop_gradient}
+    before = {
+        k: v.numpy().copy() for k, v in engine.model.named_parameters() if not v.stop_gradient
+    }
     engine.train()
     log = log_of(tmp_path)
     assert "no cluster was found" in log and "Raise Clustering.eps" in log
@@ -193,9 +197,7 @@ def test_interval_keeps_labels_and_memory_in_between(lite_set, tmp_path):
 
 def test_own_folder_without_cameras_or_identities(tmp_path):
     root = crops(tmp_path / "crops", 40)
-    engine = train(
-        [*lite_overrides(root, tmp_path / "run"), *SMALL_NET], config=FOLDER
-    )
+    engine = train([*lite_overrides(root, tmp_path / "run"), *SMALL_NET], config=FOLDER)
     assert engine.train_dataset.camids is None and engine.train_dataset.pids is None
     assert engine.clustering.result.num_clusters > 1
     log = log_of(tmp_path / "run")
@@ -301,9 +303,7 @@ def test_re_ranking_is_an_option(lite_set, tmp_path):
     overrides = lite_overrides(lite_set, tmp_path, Clustering__warm_up_batches=0)
     plain = engine_of(overrides, mode="eval")
     plain.eval()
-    ranked = engine_of(
-        [*overrides, "Metric.Eval.0.ReIDMetric.re_ranking=True"], mode="eval"
-    )
+    ranked = engine_of([*overrides, "Metric.Eval.0.ReIDMetric.re_ranking=True"], mode="eval")
     ranked.eval()
     assert 0.0 < ranked.last_result.mAP <= 1.0
     assert ranked.last_result.mAP != plain.last_result.mAP

@@ -109,7 +109,9 @@ def test_loader_failures_cannot_be_swallowed():
 # -- what is said where something is missing: fresh interpreters over made-up installations -------
 
 
-def fake_package(site: Path, package: str, version: str | None, files: tuple[str, ...] = ()) -> None:
+def fake_package(
+    site: Path, package: str, version: str | None, files: tuple[str, ...] = ()
+) -> None:
     (site / package).mkdir(parents=True)
     (site / package / "__init__.py").touch()
     for file in files:
@@ -123,7 +125,9 @@ def fake_package(site: Path, package: str, version: str | None, files: tuple[str
 
 
 def import_in(site: Path, **environment: str) -> tuple[str, str]:
-    code = "import ppcls_ise\ntry:\n    ppcls_ise.register()\nexcept ImportError as e:\n    print(e)"
+    code = (
+        "import ppcls_ise\ntry:\n    ppcls_ise.register()\nexcept ImportError as e:\n    print(e)"
+    )
     clean = {k: v for k, v in os.environ.items() if k not in ("PPCLS_HOME", "PYTHONPATH")}
     path = os.pathsep.join([str(site), str(REPOSITORY)])
     done = subprocess.run(

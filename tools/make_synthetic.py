@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generate a data set of drawn pedestrians in the layout of Market-1501.
 
-    python tools/make_synthetic.py --out dataset/synthetic --seed 0
+python tools/make_synthetic.py --out dataset/synthetic --seed 0
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> int:
         ("num_cameras", "cameras, 2 to 9"),
         ("height", "height of the crops in pixels"),
         ("width", "width of the crops in pixels"),
-        ("camera_gap", "how far the colors of the cameras are apart, 0 to 1"),
+        ("camera_gap", "how far light, color and scenes of the cameras are apart, 0 to 5"),
         ("distractor_share", "distractors, relative to the gallery"),
         ("junk_share", "junk images, relative to the gallery"),
     ):

@@ -62,9 +62,7 @@ class ClusteringCallback(Callback):
                     f"Clustering.{key} has to be a whole number >= {least}, got {value!r}"
                 )
         if not isinstance(eps, int | float) or not 0.0 <= eps < 1.0:
-            raise ConfigError(
-                f"Clustering.eps has to be a Jaccard distance in [0, 1), got {eps!r}"
-            )
+            raise ConfigError(f"Clustering.eps has to be a Jaccard distance in [0, 1), got {eps!r}")
         self.transform_ops = transform_ops
         self.eps, self.min_samples, self.k1, self.k2 = float(eps), min_samples, k1, k2
         self.interval = interval

@@ -11,6 +11,8 @@ from ppcls_ise.clustering.row_set import RowSet
 
 Progress = Callable[[str, int, int], None]
 _BLOCK_ROWS = 2048
+# Rows partitioned at once: the index array of a whole block would be twice as large as the block.
+_DENSE_ROWS = 256
 
 
 class _RunningTop:
@@ -42,13 +44,15 @@ class _RunningTop:
 
     def _update_dense(self, start: int, first_column: int, scores: np.ndarray) -> None:
         rows, columns = scores.shape
-        if columns > self.width:
-            chosen = np.argpartition(scores, columns - self.width, axis=1)[:, -self.width :]
-            values = np.take_along_axis(scores, chosen, axis=1)
-        else:
-            chosen = np.broadcast_to(np.arange(columns), scores.shape)
-            values = scores
-        self._keep(slice(start, start + rows), chosen + first_column, values)
+        for first in range(0, rows, _DENSE_ROWS):
+            part = scores[first : first + _DENSE_ROWS]
+            if columns > self.width:
+                chosen = np.argpartition(part, columns - self.width, axis=1)[:, -self.width :]
+                values = np.take_along_axis(part, chosen, axis=1)
+            else:
+                chosen, values = np.broadcast_to(np.arange(columns), part.shape), part
+            place = slice(start + first, start + first + len(part))
+            self._keep(place, chosen + first_column, values)
 
     def _merge(self, start: int, row: np.ndarray, column: np.ndarray, values: np.ndarray) -> None:
         """Merge a list of (row, column, value) sorted by row."""
@@ -107,11 +111,13 @@ def top_candidates(
     if lowest is not None:
         lowest[:] = np.inf
     left_start, left = -1, np.empty((0, 0), dtype=np.float32)
+    buffer = np.empty(min(block_rows, count) ** 2, dtype=np.float32)
     for done, (a, b) in enumerate(pairs, 1):
         a_stop, b_stop = min(a + block_rows, count), min(b + block_rows, count)
         if a != left_start:
             left_start, left = a, row_set.slice(a, a_stop)
-        scores = left @ (left if a == b else row_set.slice(b, b_stop)).T
+        scores = buffer[: (a_stop - a) * (b_stop - b)].reshape(a_stop - a, b_stop - b)
+        np.matmul(left, (left if a == b else row_set.slice(b, b_stop)).T, out=scores)
         if lowest is not None:
             np.minimum(lowest[a:a_stop], scores.min(axis=1), out=lowest[a:a_stop])
             np.minimum(lowest[b:b_stop], scores.min(axis=0), out=lowest[b:b_stop])

@@ -59,14 +59,14 @@ def order_candidates(
         k: entries to keep, k <= width.
 
     Returns:
-        indices [M, k] int64, values [M, k] float64 and tie groups [M, k] int64 (equal numbers =
+        indices [M, k] int64, values [M, k] float32 and tie groups [M, k] int32 (equal numbers =
         tied entries), each row in order.
     """
     count, width = indices.shape
     out_indices = np.empty((count, k), dtype=np.int64)
-    out_values = np.empty((count, k), dtype=np.float64)
-    out_groups = np.empty((count, k), dtype=np.int64)
-    step = max(1, _ROW_CHUNK_VALUES // (8 * width))
+    out_values = np.empty((count, k), dtype=np.float32)
+    out_groups = np.empty((count, k), dtype=np.int32)
+    step = max(1, _ROW_CHUNK_VALUES // (32 * width))
     for start in range(0, count, step):
         rows = np.arange(start, min(start + step, count))
         index, value, run, unsure = _order_block(row_set, rows, indices[rows], values[rows], k)

@@ -11,20 +11,9 @@ from scipy import sparse
 from ppcls_ise.clustering.k_reciprocal import list_matrix
 
 _BLOCK_ROWS = 4096
-_PAIR_CHUNK_VALUES = 1 << 20
 
 # A neighbor list: indices [N, w] (-1 = empty) and similarities [N, w].
 Lists = tuple[np.ndarray, np.ndarray]
-
-
-def pair_similarities(features: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner products [P] float32 of the pairs (left[p], right[p])."""
-    products = np.empty(len(left), dtype=np.float32)
-    step = max(1, _PAIR_CHUNK_VALUES // max(features.shape[1], 1))
-    for start in range(0, len(left), step):
-        part = slice(start, start + step)
-        products[part] = np.einsum("ij,ij->i", features[left[part]], features[right[part]])
-    return products
 
 
 def set_similarities(
@@ -32,29 +21,57 @@ def set_similarities(
 ) -> np.ndarray:
     """Similarity of every stored pair of ``sets``, [nnz] float32, in storage order.
 
-    Most pairs are in a neighbor list of either side already; the rest are multiplied out.
+    Most pairs are in the neighbor list of their row already; the rest are multiplied out.
     """
     count = sets.shape[0]
     similarities = np.empty(sets.nnz, dtype=np.float32)
+    unknown = []
     for start in range(0, count, _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, count)
         begin, end = sets.indptr[start], sets.indptr[stop]
         row = np.repeat(np.arange(start, stop), np.diff(sets.indptr[start : stop + 1]))
-        column = sets.indices[begin:end].astype(np.int64)
-        found = np.zeros(end - begin, dtype=bool)
+        wanted = row * count + sets.indices[begin:end]
+        missing = np.ones(end - begin, dtype=bool)
         for indices, values in known:
-            line = np.repeat(np.arange(start, stop), indices.shape[1])
-            keys = line * count + indices[start:stop].ravel()
-            keys[indices[start:stop].ravel() < 0] = -1
+            keys = np.arange(start, stop)[:, None] * count + indices[start:stop]
+            keys = np.where(indices[start:stop] < 0, -1, keys).ravel()
             order = np.argsort(keys)
-            keys = keys[order]
-            place = np.minimum(np.searchsorted(keys, row * count + column), len(keys) - 1)
-            hit = keys[place] == row * count + column
-            similarities[begin:end][hit] = values[start:stop].ravel()[order[place[hit]]]
-            found |= hit
-        missing = np.flatnonzero(~found)
-        similarities[begin + missing] = pair_similarities(features, row[missing], column[missing])
+            place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
+            place = order[place]
+            hit = keys[place] == wanted
+            similarities[begin:end][hit] = values[start:stop].ravel()[place[hit]]
+            missing &= ~hit
+        unknown.append(begin + np.flatnonzero(missing))
+    if unknown:
+        _multiply_out(features, sets, np.concatenate(unknown), similarities)
     return similarities
+
+
+def _multiply_out(
+    features: np.ndarray, sets: sparse.csr_matrix, entries: np.ndarray, similarities: np.ndarray
+) -> None:
+    """Fill in the similarities of the given stored entries (ascending) of ``sets``."""
+    cuts = np.searchsorted(entries, sets.indptr)
+    columns = sets.indices[entries]
+    # Rows that share neighbors follow each other, so that these are still in the caches.
+    for row in rows_by_first_column(sets):
+        part = slice(cuts[row], cuts[row + 1])
+        if part.start < part.stop:
+            products = np.einsum("ij,j->i", features[columns[part]], features[row])
+            similarities[entries[part]] = products
+
+
+def rows_by_first_column(matrix: sparse.csr_matrix) -> np.ndarray:
+    """Row indices ordered by first stored column, empty rows last.
+
+    Neighbors usually share their first neighbor (it is a min-hash of the set), so this brings
+    similar rows together.
+    """
+    count = matrix.shape[0]
+    first = np.full(count, count, dtype=np.int64)
+    filled = np.diff(matrix.indptr) > 0
+    first[filled] = matrix.indices[matrix.indptr[:-1][filled]]
+    return np.argsort(first, kind="stable")
 
 
 def soft_memberships(sets: sparse.csr_matrix, similarities: np.ndarray) -> sparse.csr_matrix:

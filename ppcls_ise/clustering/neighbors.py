@@ -83,7 +83,7 @@ def search(
     if lowest is not None and found is not None:
         lowest[:] = found[copy_of]
     if unique:
-        return indices, similarities.astype(np.float32)
+        return indices, similarities
     return _expand_copies(indices, similarities, ties, copy_of, k)
 
 

@@ -3,13 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy import sparse
 
 from ppcls_ise.clustering.blocked_search import Progress
+from ppcls_ise.clustering.candidate_pairs import candidate_pairs
+from ppcls_ise.clustering.membership import rows_by_first_column
 
 # Entries of the inverted lists handled at once: small enough for the caches.
 _BLOCK_ENTRIES = 1 << 17
+_PAIR_CHUNK = 4096
+# Bounds on the overlap from here on leave few pairs, which are cheaper to find first.
+_SELECTIVE_OVERLAP = 0.25
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def jaccard_distances(
@@ -17,20 +26,52 @@ def jaccard_distances(
 ) -> sparse.csr_matrix:
     """J_ij = 1 - S_ij / (2 - S_ij), S_ij = sum_q min(V_iq, V_jq), where J_ij < max_distance.
 
-    Inverted lists: column q of V names the rows that share q. Rows are visited in the order of
-    their first column, so that a block of rows touches few others and its sums fit a small table.
-    O(sum over columns of (column size)²) time; memory O(entries of the result).
+    O(sum over columns of (column size)²) time; memory O(entries of V and of the result).
 
     Args:
         memberships: V [N, N] float32, rows sorted by column.
-        max_distance: bound, exclusive.
+        max_distance: bound, exclusive, compared with J as float32.
         progress: called as progress("jaccard", done, total) with rows.
 
     Returns:
         [N, N] float32, symmetric, diagonal stored as 0.0, rows sorted by column.
     """
     count = memberships.shape[0]
-    order = _visiting_order(memberships)
+    bound = min(max(max_distance, 0.0), 1.0)
+    least_overlap = 2.0 * (1.0 - bound) / (2.0 - bound)
+    search = _selected_pairs if least_overlap >= _SELECTIVE_OVERLAP else _all_pairs
+    found = []
+    for done, (row, column, overlap) in search(memberships, least_overlap):
+        distance = np.maximum(1.0 - overlap / (2.0 - overlap), 0.0).astype(np.float32)
+        keep = distance < max_distance
+        found.append((row[keep].astype(np.int32), column[keep].astype(np.int32), distance[keep]))
+        if progress is not None:
+            progress("jaccard", done, count)
+    return _symmetric(found, count, max_distance)
+
+
+def _selected_pairs(
+    memberships: sparse.csr_matrix, least_overlap: float
+) -> Iterator[tuple[int, Found]]:
+    """Overlaps of the pairs that may reach the bound."""
+    for done, rows, columns in candidate_pairs(memberships, least_overlap):
+        overlap = np.empty(len(rows), dtype=np.float64)
+        for start in range(0, len(rows), _PAIR_CHUNK):
+            part = slice(start, start + _PAIR_CHUNK)
+            shared = memberships[rows[part]].minimum(memberships[columns[part]])
+            total = np.concatenate([[0.0], np.cumsum(shared.data, dtype=np.float64)])
+            overlap[part] = total[shared.indptr[1:]] - total[shared.indptr[:-1]]
+        yield done, (rows, columns, overlap)
+
+
+def _all_pairs(memberships: sparse.csr_matrix, _: float) -> Iterator[tuple[int, Found]]:
+    """Overlaps of all pairs that share a column, by inverted lists.
+
+    Column q of V names the rows that share q. Rows are visited by their first column, so that a
+    block of rows touches few others and its sums fit a small table.
+    """
+    count = memberships.shape[0]
+    order = rows_by_first_column(memberships)
     rows = memberships[order]
     columns = sparse.csr_matrix(
         (np.arange(rows.nnz), rows.indices, rows.indptr), shape=rows.shape
@@ -44,7 +85,6 @@ def jaccard_distances(
     work = np.concatenate([[0], np.cumsum(length)])[rows.indptr]
     touched = np.zeros(count, dtype=bool)
     local = np.empty(count, dtype=np.int64)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     start = 0
     while start < count:
         stop = int(np.searchsorted(work, work[start] + _BLOCK_ENTRIES, side="right")) - 1
@@ -63,35 +103,14 @@ def jaccard_distances(
         key = local[other] + np.repeat(row * len(names), size)
         sums = np.bincount(key, weights=shared, minlength=(stop - start) * len(names))
         hit = np.flatnonzero(sums)
-        distance = np.maximum(1.0 - sums[hit] / (2.0 - sums[hit]), 0.0).astype(np.float32)
-        keep = distance < max_distance
-        line, name = np.divmod(hit[keep], max(len(names), 1))
+        line, name = np.divmod(hit, max(len(names), 1))
         upper = names[name] > line + start
-        found.append(
-            (
-                order[line[upper] + start].astype(np.int32),
-                order[names[name[upper]]].astype(np.int32),
-                distance[keep][upper],
-            )
-        )
+        found = (order[line[upper] + start], order[names[name[upper]]], sums[hit[upper]])
         start = stop
-        if progress is not None:
-            progress("jaccard", start, count)
-    return _symmetric(found, count, max_distance)
+        yield start, found
 
 
-def _visiting_order(memberships: sparse.csr_matrix) -> np.ndarray:
-    """Rows by their first column: neighbors usually share it (a min-hash of the row's support)."""
-    count = memberships.shape[0]
-    first = np.full(count, count, dtype=np.int64)
-    filled = np.diff(memberships.indptr) > 0
-    first[filled] = memberships.indices[memberships.indptr[:-1][filled]]
-    return np.argsort(first, kind="stable")
-
-
-def _symmetric(
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]], count: int, max_distance: float
-) -> sparse.csr_matrix:
+def _symmetric(found: list[Found], count: int, max_distance: float) -> sparse.csr_matrix:
     """Both triangles and the diagonal; zeros are kept as stored entries."""
     diagonal = np.arange(count if max_distance > 0 else 0, dtype=np.int32)
     left = np.concatenate([part[0] for part in found] + [diagonal[:0]])

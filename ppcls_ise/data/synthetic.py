@@ -51,11 +51,11 @@ class Parameters:
     seed: int = 0
     num_train_ids: int = 60
     num_test_ids: int = 40
-    images_per_id: int = 22
+    images_per_id: int = 24
     num_cameras: int = 6
     height: int = 128
     width: int = 64
-    camera_gap: float = 0.4
+    camera_gap: float = 1.0
     distractor_share: float = 0.15
     junk_share: float = 0.05
 
@@ -75,9 +75,9 @@ class Parameters:
             )
         if self.num_cameras > 9:
             raise DataError(f"num_cameras must be at most 9, not {self.num_cameras}.")
-        for name in ("camera_gap", "distractor_share", "junk_share"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise DataError(f"{name} must be in [0, 1], not {getattr(self, name)!r}.")
+        for name, high in (("camera_gap", 5.0), ("distractor_share", 1.0), ("junk_share", 1.0)):
+            if not 0.0 <= getattr(self, name) <= high:
+                raise DataError(f"{name} must be in [0, {high:g}], not {getattr(self, name)!r}.")
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,10 @@ def _stand(
     rng: np.random.Generator, canvas: tuple[int, int], camera: Camera, stature: float
 ) -> Placement:
     """A person in the middle of the crop, up to the jitter of a detector."""
-    height = canvas[0] * 0.90 * stature * rng.uniform(0.92, 1.10)
+    height = canvas[0] * 0.90 * stature * rng.uniform(0.90, 1.12)
     return Placement(
-        center=canvas[1] * (0.5 + rng.normal(0.0, 0.05)),
-        top=(canvas[0] - height) / 2 + canvas[0] * rng.normal(0.0, 0.025),
+        center=canvas[1] * (0.5 + rng.normal(0.0, 0.065)),
+        top=(canvas[0] - height) / 2 + canvas[0] * rng.normal(0.0, 0.03),
         height=height,
         tilt=camera.tilt,
     )
@@ -194,7 +194,7 @@ def draw_shot(options: Parameters, shot: _Shot, camera: Camera) -> bytes:
     key = (shot.pid + 1, shot.identity, shot.camera)
     # Images of one identity under one camera share the direction of walking.
     track = _rng(options.seed, _TRACK, *key)
-    yaw = camera.heading + track.normal(0.0, 0.45) + math.pi * (track.random() < 0.25)
+    yaw = camera.heading + track.normal(0.0, 0.45) + math.pi * (track.random() < 0.35)
     rng = _rng(options.seed, _IMAGE, *key, shot.index)
 
     canvas = background(rng, camera, canvas_size)
@@ -207,7 +207,7 @@ def draw_shot(options: Parameters, shot: _Shot, camera: Camera) -> bytes:
         center = place.center + canvas_size[1] * rng.choice((-0.35, 0.35))
         top = place.top + rng.uniform(-0.25, 0.25) * canvas_size[0]
         place = Placement(center=center, top=top, height=height, tilt=place.tilt)
-    if rng.random() < 0.18:  # somebody further away
+    if rng.random() < 0.12:  # somebody further away
         far = Placement(
             center=canvas_size[1] * rng.choice((0.05, 0.95)),
             top=place.top + 0.08 * canvas_size[0],
@@ -218,7 +218,7 @@ def draw_shot(options: Parameters, shot: _Shot, camera: Camera) -> bytes:
         draw_person(canvas, sample_person(rng), pose=pose, place=far)
     cast_shadow(canvas, rng, (place.center, place.top + place.height))
     draw_person(canvas, person, pose=_pose(rng, yaw + rng.normal(0.0, 0.2)), place=place)
-    if rng.random() < 0.06:  # somebody closer, half in front
+    if rng.random() < 0.05:  # somebody closer, half in front
         near = Placement(
             center=canvas_size[1] * rng.choice((-0.02, 1.02)),
             top=place.top + 0.03 * canvas_size[0],
@@ -227,7 +227,7 @@ def draw_shot(options: Parameters, shot: _Shot, camera: Camera) -> bytes:
         )
         pose = _pose(rng, rng.uniform(0, 2 * math.pi))
         draw_person(canvas, sample_person(rng), pose=pose, place=near)
-    if rng.random() < 0.12:
+    if rng.random() < 0.10:
         occlude(canvas, rng)
     return observe(canvas, camera, size=size, rng=rng)
 

@@ -110,18 +110,19 @@ def make_cameras(
 ) -> list[Camera]:
     """``count`` cameras for crops drawn on a canvas of (height, width) pixels.
 
-    ``gap`` scales how far their colors are apart: 0 is the same light everywhere.
+    ``gap`` scales how far their light, color and scenes are apart: 0 is no difference, 1 is what
+    a small network can learn to bridge without labels, 4 is day against night.
     """
 
     def levels(low: float, high: float) -> Array:
         spread = np.linspace(low, high, count) if count > 1 else np.array([(low + high) / 2])
         return rng.permutation(spread)
 
-    warmth, tint = gap * levels(-0.24, 0.24), gap * levels(-0.09, 0.09)
-    brightness, gamma = 1.0 + gap * levels(-0.32, 0.28), np.exp(gap * levels(-0.3, 0.3))
-    contrast, saturation = 0.95 + gap * levels(-0.3, 0.2), 0.95 + gap * levels(-0.4, 0.25)
-    slope, resolution = gap * levels(-0.35, 0.35), levels(0.38, 0.95)
-    blur, noise, quality = levels(0.3, 1.1), levels(0.006, 0.028), levels(50, 92)
+    warmth, tint = gap * levels(-0.06, 0.06), gap * levels(-0.025, 0.025)
+    brightness, gamma = 1.0 + gap * levels(-0.08, 0.07), np.exp(gap * levels(-0.08, 0.08))
+    contrast, saturation = 0.95 + gap * levels(-0.08, 0.05), 0.95 + gap * levels(-0.1, 0.06)
+    slope, resolution = gap * levels(-0.09, 0.09), levels(0.42, 0.95)
+    blur, noise, quality = levels(0.3, 1.0), levels(0.004, 0.018), levels(50, 92)
     tilt, headings = levels(-0.02, 0.3), levels(0.0, 2 * math.pi * (1 - 1 / count))
     cameras = []
     for i in range(count):
@@ -130,12 +131,12 @@ def make_cameras(
         cameras.append(
             Camera(
                 number=i + 1,
-                scene=(STREET + gap * (scene - STREET)).astype(np.float32),
+                scene=(STREET + min(1.0, 0.3 * gap) * (scene - STREET)).astype(np.float32),
                 gains=(float(gains[0]), float(gains[1]), float(gains[2])),
                 gamma=float(gamma[i]),
                 contrast=float(contrast[i]),
                 saturation=float(max(0.0, saturation[i])),
-                gradient=(float(slope[i]), float(gap * rng.uniform(-0.25, 0.25))),
+                gradient=(float(slope[i]), float(gap * rng.uniform(-0.06, 0.06))),
                 heading=float(headings[i]),
                 tilt=float(tilt[i]),
                 resolution=float(resolution[i]),

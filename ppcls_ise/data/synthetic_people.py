@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Identities for synthetic pedestrians: a conjunction of clothing, hair, hats and bags.
 
-Colors come from a short palette in which dark ones dominate, so that many identities share one
-or two of their colors and only the conjunction tells them apart.
+Colors come from a short palette, so that many identities share one or two of their colors and
+only the conjunction tells them apart.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 Color = tuple[float, float, float]
 
-# The colors people wear, with how often: dark ones dominate, so color alone separates few people.
+# The colors people wear, with how often: few and uneven, so one color alone separates few people.
 CLOTH = (
-    ((28, 28, 32), 5), ((70, 72, 78), 4), ((135, 137, 140), 3), ((225, 225, 222), 4),
-    ((30, 38, 78), 4), ((52, 88, 150), 3), ((130, 170, 210), 2), ((165, 36, 40), 2),
-    ((96, 28, 40), 1), ((60, 92, 58), 2), ((110, 108, 66), 1), ((190, 168, 128), 2),
-    ((104, 72, 48), 2), ((214, 140, 160), 1), ((222, 188, 62), 1), ((98, 66, 122), 1),
+    ((28, 28, 32), 4), ((70, 72, 78), 3), ((135, 137, 140), 2), ((228, 228, 225), 4),
+    ((28, 38, 92), 4), ((44, 88, 168), 3), ((122, 172, 220), 2), ((182, 32, 38), 3),
+    ((100, 24, 40), 2), ((44, 104, 56), 2), ((112, 112, 56), 2), ((196, 170, 122), 2),
+    ((112, 70, 40), 2), ((222, 130, 160), 2), ((230, 190, 50), 2), ((100, 58, 136), 2),
 )  # fmt: skip
 HAIR = ((22, 18, 16), (40, 28, 20), (88, 56, 34), (170, 128, 74), (128, 126, 124))
 SKIN = ((232, 190, 162), (214, 166, 132), (178, 126, 92), (122, 82, 58), (82, 54, 42))

@@ -67,7 +67,9 @@ def _select(values: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
     return paddle.take_along_axis(values, index.unsqueeze(2), axis=2).squeeze(2)
 
 
-def _group_by_label(labels: np.ndarray, support_labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _group_by_label(
+    labels: np.ndarray, support_labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Supports of each label as a rectangle, and each anchor's label as a row of it.
 
     Returns:

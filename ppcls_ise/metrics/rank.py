@@ -218,8 +218,11 @@ def _score_blocks(
     first = duplicate_groups(gallery)
     copies = np.flatnonzero(first != np.arange(gallery_count))
     step = int(np.clip(_BLOCK_VALUES // gallery_count, _LEAST_BLOCK, _LARGEST_BLOCK))
+    # One buffer for all blocks: fresh memory for each would cost a page fault per page.
+    buffer = np.empty((min(step, count), gallery_count), dtype=np.float32)
     for start in range(0, count, step):
-        scores = query[start : start + step] @ gallery.T
+        scores = buffer[: min(step, count - start)]
+        np.matmul(query[start : start + step], gallery.T, out=scores)
         if not same_norm:
             scores -= half_square
         if copies.size:

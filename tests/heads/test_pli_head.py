@@ -39,7 +39,9 @@ def test_supports(unit_rows, topk):
     ours = generate_support_samples(
         *map(paddle.to_tensor, (features, labels, centroids)), degree=0.3, topk=topk
     )
-    for got, wanted in zip(ours, slow_supports(features, labels, centroids, 0.3, topk), strict=True):
+    for got, wanted in zip(
+        ours, slow_supports(features, labels, centroids, 0.3, topk), strict=True
+    ):
         np.testing.assert_allclose(got.numpy(), wanted, atol=1e-6)
 
 
@@ -184,9 +186,7 @@ def test_reference_step(file):
     rows = data["f_out"].astype(np.float64)
     wanted = wanted - (wanted * rows).sum(axis=1, keepdims=True) * rows
     np.testing.assert_allclose(features.grad.numpy(), wanted, atol=1e-5 * np.abs(wanted).max())
-    np.testing.assert_allclose(
-        head.memory.prototypes.numpy(), data["memory_after_f64"], atol=1e-5
-    )
+    np.testing.assert_allclose(head.memory.prototypes.numpy(), data["memory_after_f64"], atol=1e-5)
 
 
 @pytest.mark.parametrize("file", reference_files("trajectory_*.npz"))
@@ -241,7 +241,9 @@ class Encoder(paddle.nn.Layer):
         return self.feat_bn(self.fc2(hidden))
 
     def state(self):
-        values = {f"{layer}_weight": getattr(self, layer).weight.numpy().T for layer in ("fc1", "fc2")}
+        values = {
+            f"{layer}_weight": getattr(self, layer).weight.numpy().T for layer in ("fc1", "fc2")
+        }
         for layer in ("bn1", "feat_bn"):
             for ours, theirs in BN_NAMES.items():
                 values[f"{layer}_{theirs}"] = getattr(getattr(self, layer), ours).numpy()

@@ -103,9 +103,7 @@ def test_reference(file):
     class-aware loss differs on purpose, and equals the slow formula instead."""
     data = read_reference(file)
     arguments = data["labels"], data["support_labels"], float(data["temperature"])
-    loss, grad_features, grad_supports = with_gradients(
-        data["feats"], data["supports"], *arguments
-    )
+    loss, grad_features, grad_supports = with_gradients(data["feats"], data["supports"], *arguments)
     meant = slow_loss(data["feats"], data["supports"], *arguments)
     assert loss == pytest.approx(meant, rel=1e-5)
     if "regular" in file.stem:
