@@ -13,7 +13,6 @@ from typing import Any
 from ppcls_ise.errors import ReIDError
 from ppcls_ise.plugin import InputPipelineFailure
 
-
 # Paddle says at every start that its C++ extensions would build faster with ccache.
 warnings.filterwarnings("ignore", message="No ccache found")
 
@@ -26,7 +25,9 @@ def _end_process(arguments: Any) -> None:
     error = arguments.exc_value
     if not isinstance(error, OSError | ReIDError):
         traceback.print_exception(error)
-    sys.stderr.write(f"error: a batch could not be read: {error}\n")
+    # A loader worker's error comes with the worker's traceback before its own last line.
+    reason = str(error).rstrip().rsplit("\n", 1)[-1]
+    sys.stderr.write(f"error: a batch could not be read: {reason}\n")
     sys.stderr.flush()
     for worker in multiprocessing.active_children():
         worker.kill()  # they would outlive this process

@@ -89,7 +89,7 @@ class ClusterMemory:
     def _update_hard(self, rows: paddle.Tensor, labels: paddle.Tensor) -> None:
         similarity = (rows * paddle.gather(self.prototypes, labels)).sum(axis=1)
         index = paddle.arange(labels.shape[0])
-        # Row a is beaten by row b of the same label if b is less similar, or as similar and earlier.
+        # Row a is beaten by a row b of its label that is less similar, or as similar and earlier.
         same = labels.unsqueeze(1) == labels.unsqueeze(0)
         lower = similarity.unsqueeze(0) < similarity.unsqueeze(1)
         earlier_tie = (similarity.unsqueeze(0) == similarity.unsqueeze(1)) & (

@@ -251,7 +251,7 @@ def build_transforms(transform_ops: list[dict[str, Any]]) -> list[Callable[[Any]
 
 
 def parse_config(path: str) -> Any:
-    """Read a YAML file as PaddleClas does: nested ``AttrDict``, strings that are literals parsed."""
+    """Read a YAML file as PaddleClas does: nested ``AttrDict``, literals in strings parsed."""
     return load("ppcls.utils.config").parse_config(path)
 
 

@@ -111,7 +111,7 @@ class ClusteringCallback(Callback):
         )
         labels = np.full(len(features.values), -1, np.int64)
         labels[rows] = part.labels
-        # Process 0's labels hold for all: equal features give equal labels, but nothing rests on it.
+        # Equal features give equal labels, but nothing rests on it: process 0's hold for all.
         labels = broadcast_array(labels)
         return PseudoLabels.from_labels(
             features.values, labels, seconds={**seconds, **part.seconds}

@@ -13,8 +13,9 @@ from scipy import sparse
 _DROPPED_SHARE = 0.75
 _ROUNDING = 1e-5
 # Multiplications per product: its result takes at most 8 bytes for each.
-_BLOCK_WORK = 1 << 21
+_BLOCK_WORK = 1 << 20
 _TRIANGLE_STEPS = 6
+_BLOCK_ROWS = 4096
 
 
 def candidate_pairs(
@@ -61,15 +62,16 @@ def _without_common_columns(memberships: sparse.csr_matrix, delta: float) -> spa
     frequency = np.bincount(memberships.indices, minlength=memberships.shape[1])
     name = np.empty(len(frequency), dtype=np.int32)
     name[np.argsort(-frequency, kind="stable")] = np.arange(len(frequency))
-    renamed = sparse.csr_matrix(
-        (memberships.data.copy(), name[memberships.indices], memberships.indptr),
-        shape=memberships.shape,
-    )
-    renamed.sort_indices()
-    total = np.cumsum(renamed.data, dtype=np.float64)
-    before = np.concatenate([[0.0], total])[renamed.indptr[:-1]]
-    keep = total - np.repeat(before, np.diff(renamed.indptr)) > delta
-    starts = np.concatenate([[0], np.cumsum(keep)])[renamed.indptr]
-    return sparse.csr_matrix(
-        (np.sqrt(renamed.data[keep]), renamed.indices[keep], starts), shape=memberships.shape
-    )
+    blocks = []
+    for start in range(0, memberships.shape[0], _BLOCK_ROWS):
+        block = memberships[start : start + _BLOCK_ROWS]
+        block.indices = name[block.indices]
+        block.has_sorted_indices = False
+        block.sort_indices()
+        total = np.cumsum(block.data, dtype=np.float64)
+        before = np.concatenate([[0.0], total])[block.indptr[:-1]]
+        keep = total - np.repeat(before, np.diff(block.indptr)) > delta
+        starts = np.concatenate([[0], np.cumsum(keep)])[block.indptr]
+        roots = np.sqrt(block.data[keep])
+        blocks.append(sparse.csr_matrix((roots, block.indices[keep], starts), shape=block.shape))
+    return sparse.vstack(blocks, format="csr") if blocks else memberships.copy()

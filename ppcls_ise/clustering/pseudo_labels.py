@@ -17,7 +17,7 @@ from ppcls_ise.clustering.jaccard import jaccard_graph
 from ppcls_ise.clustering.membership import Lists
 from ppcls_ise.clustering.row_set import as_features
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 1024
 _LEAST_NORM = 1e-12
 
 
@@ -83,7 +83,7 @@ def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     for start in range(0, len(matrix) if clusters else 0, _BLOCK_ROWS):
         rows = np.flatnonzero(labels[start : start + _BLOCK_ROWS] != OUTLIER) + start
         block = matrix[rows]
-        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), _LEAST_NORM)
+        _normalize(block)
         present, place = np.unique(labels[rows], return_inverse=True)
         gather = sparse.csr_matrix(
             (np.ones(len(rows), np.float32), (place.ravel(), np.arange(len(rows)))),
@@ -91,7 +91,13 @@ def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
         )
         sums[present] += gather @ block
     # The mean differs from the sum by a factor only, which normalization removes.
-    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), _LEAST_NORM)
+    _normalize(sums)
+    return sums
+
+
+def _normalize(rows: np.ndarray) -> None:
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    rows /= np.maximum(norms, _LEAST_NORM)[:, None]
 
 
 def generate_pseudo_labels(

@@ -30,15 +30,18 @@ class ImageReadError(DataError):
 
     Attributes:
         path: the file.
-        reason: why it cannot be used, in words.
+        reason: why it cannot be used, in words; None if ``path`` is a whole message already, which
+            is how Paddle raises a loader worker's error again in the main process.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)  # both arguments, so that workers can pickle the error
+    def __init__(self, path: str, reason: str | None = None) -> None:
+        super().__init__(path, reason)  # both arguments, so that the error can be pickled
         self.path = path
         self.reason = reason
 
     def __str__(self) -> str:
+        if self.reason is None:
+            return self.path
         return f"cannot read image {self.path}: {self.reason}"
 
 

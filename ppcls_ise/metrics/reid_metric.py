@@ -135,20 +135,33 @@ class ReIDMetric:
         Raises:
             DataError: identities are unknown, or cameras are and the protocol needs them.
         """
-        for title, (_, pids, camids) in (("query", query), ("gallery", gallery)):
-            if pids is None:
-                raise DataError(f"the {title} images have no identities, so they cannot be scored")
-            if camids is None and self.protocol == "cross_camera":
-                raise DataError(
-                    f"the {title} images have no camera numbers, which protocol cross_camera "
-                    "needs. Set Metric.Eval.0.ReIDMetric.protocol=all."
-                )
-        options = {"max_rank": max(50, *self.topk), "protocol": self.protocol}
+        (query_features, query_pids, query_camids) = query
+        (gallery_features, gallery_pids, gallery_camids) = gallery
+        if query_pids is None or gallery_pids is None:
+            raise DataError("query or gallery images have no identities, so they cannot be scored")
+        if self.protocol == "cross_camera" and (query_camids is None or gallery_camids is None):
+            raise DataError(
+                "query or gallery images have no camera numbers, which protocol cross_camera "
+                "needs. Set Metric.Eval.0.ReIDMetric.protocol=all."
+            )
+        distances = None
         if self.re_ranking:
-            options["distmat"] = re_ranking(
-                query[0], gallery[0], k1=self.k1, k2=self.k2, lambda_value=self.lambda_value
+            distances = re_ranking(
+                query_features,
+                gallery_features,
+                k1=self.k1,
+                k2=self.k2,
+                lambda_value=self.lambda_value,
             )
         ranks = evaluate_rank(
-            query[0], gallery[0], query[1], gallery[1], query[2], gallery[2], **options
+            query_features,
+            gallery_features,
+            query_pids,
+            gallery_pids,
+            query_camids,
+            gallery_camids,
+            max_rank=max(50, *self.topk),
+            protocol=self.protocol,
+            distmat=distances,
         )
-        return ReIDResult(ranks, len(gallery[0]), self.topk, self.protocol)
+        return ReIDResult(ranks, len(gallery_features), self.topk, self.protocol)
