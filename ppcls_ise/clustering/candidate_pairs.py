@@ -39,8 +39,11 @@ def candidate_pairs(
     count = memberships.shape[0]
     delta = _DROPPED_SHARE * least_overlap
     kept = _without_common_columns(memberships, delta)
-    size = np.bincount(kept.indices, minlength=count)
-    work = np.concatenate([[0], np.cumsum(size[kept.indices])])[kept.indptr]
+    size = np.bincount(kept.indices, minlength=count).astype(np.int32)
+    total = np.zeros(kept.nnz + 1, dtype=np.int64)
+    np.cumsum(size[kept.indices], out=total[1:])
+    work = total[kept.indptr]
+    del total
     step = max(1, -(-count // _TRIANGLE_STEPS))
     for first in range(0, count, step):
         later = kept[first:].T.tocsr()

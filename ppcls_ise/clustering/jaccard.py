@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -81,9 +82,11 @@ def jaccard_graph(
         J < max_distance, J = 0 included, and the diagonal stored as 0.0.
 
     Raises:
-        ValueError: a length below 1, bad features, camera lengths without camera_ids, camera_ids
-            or neighbors of a wrong shape.
+        ValueError: a length below 1, max_distance NaN, bad features, camera lengths without
+            camera_ids, camera_ids or neighbors of a wrong shape.
     """
+    if math.isnan(max_distance):
+        raise ValueError("max_distance must be a number, got nan")
     matrix = as_features(features)
     camera_lengths = {
         "k1_intra": k1_intra,

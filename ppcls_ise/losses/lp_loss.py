@@ -48,9 +48,11 @@ def label_preserving_loss(
     members, anchor_group = _group_by_label(labels.numpy(), support_labels.numpy())
     num_rows, num_groups, width = features.shape[0], members.shape[0], members.shape[1]
 
-    similarity = paddle.matmul(features, supports, transpose_y=True) / temperature  # [B, Q]
-    by_group = paddle.gather(similarity, paddle.to_tensor(members.reshape(-1)), axis=1)
-    by_group = paddle.exp(by_group).reshape([num_rows, num_groups, width])  # E, [B, P, width]
+    # Rows are gathered before the product: the gradient of a gather along axis 1 is wrong in
+    # Paddle 2.6.2.
+    grouped = paddle.gather(supports, paddle.to_tensor(members.reshape(-1)))
+    similarity = paddle.matmul(features, grouped, transpose_y=True) / temperature
+    by_group = paddle.exp(similarity).reshape([num_rows, num_groups, width])  # E, [B, P, width]
 
     # argmin / argmax and a gather, because the gradient of min / max goes to every tied element.
     smallest = _select(by_group, by_group.detach().argmin(axis=2))  # [B, P]

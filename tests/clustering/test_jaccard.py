@@ -4,7 +4,15 @@
 import numpy as np
 import pytest
 
-from ppcls_ise.clustering import jaccard_graph, k_nearest
+from ppcls_ise.clustering import (
+    candidate_pairs,
+    exact_order,
+    jaccard_graph,
+    k_nearest,
+    k_reciprocal,
+    membership,
+    overlap,
+)
 from ppcls_ise.clustering.k_reciprocal import half_length
 from tests.conftest import read_reference, reference_files
 
@@ -158,6 +166,33 @@ def test_tiny_sets(count):
         assert (graph.diagonal() == 0).all() and graph.diagonal().shape == (count,)
 
 
+@pytest.mark.parametrize("max_distance", [1.0, 0.9, 0.6, 0.3])
+def test_block_sizes_do_not_matter(monkeypatch, max_distance):
+    features = clustered(150, 12, 9, seed=8)
+    whole = jaccard_graph(features, 20, 5, max_distance)
+    for module in (k_reciprocal, membership, candidate_pairs):
+        monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(candidate_pairs, "_BLOCK_WORK", 300)
+    monkeypatch.setattr(overlap, "_BLOCK_ENTRIES", 300)
+    monkeypatch.setattr(overlap, "_PAIR_CHUNK", 5)
+    monkeypatch.setattr(exact_order, "_ROW_CHUNK_VALUES", 1)
+    parts = jaccard_graph(features, 20, 5, max_distance)
+    np.testing.assert_array_equal(parts.indices, whole.indices)
+    np.testing.assert_allclose(parts.data, whole.data, atol=1e-7)
+
+
+@pytest.mark.parametrize("max_distance", [0.85, 0.6, 0.3])
+def test_selected_pairs_lose_nothing(monkeypatch, max_distance):
+    rng = np.random.default_rng(3)
+    features = clustered(400, 10, 15, seed=3)[rng.integers(0, 400, 600)]
+    selected = jaccard_graph(features, 25, 6, max_distance)
+    monkeypatch.setattr(overlap, "_SELECTIVE_OVERLAP", 2.0)
+    everything = jaccard_graph(features, 25, 6, max_distance)
+    np.testing.assert_array_equal(selected.indptr, everything.indptr)
+    np.testing.assert_array_equal(selected.indices, everything.indices)
+    np.testing.assert_allclose(selected.data, everything.data, atol=1e-7)
+
+
 def test_permuting_the_images_permutes_the_graph():
     features = clustered(200, 16, 12, seed=11)
     order = np.random.default_rng(0).permutation(200)
@@ -174,6 +209,8 @@ def test_errors_name_the_argument():
         jaccard_graph(features, 0)
     with pytest.raises(ValueError, match="k2 must be at least 1, got -1"):
         jaccard_graph(features, 5, -1)
+    with pytest.raises(ValueError, match="max_distance"):
+        jaccard_graph(features, max_distance=float("nan"))
     with pytest.raises(ValueError, match="k1_inter must be at least 1"):
         jaccard_graph(features, camera_ids=np.zeros(20), k1_inter=0)
     with pytest.raises(ValueError, match=r"camera_ids must have shape \(20,\)"):
