@@ -17,7 +17,7 @@ from ppcls_ise.errors import ReIDError  # noqa: E402
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="folder to create")
     for name, help_text in (
         ("seed", "same seed, same images"),
