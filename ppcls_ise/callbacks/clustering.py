@@ -91,7 +91,9 @@ class ClusteringCallback(Callback):
         self.result = self._label(features, seconds)
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
-            engine.head.memory.reset(paddle.to_tensor(self.result.centroids))
+            engine.head.reset_memory(
+                features.values, self.result.labels, self.result.centroids, (engine.seed, epoch)
+            )
         self._log(engine, epoch, dataset)
 
     def _extract(self, engine: Any, dataset: ReIDDataset) -> Features:

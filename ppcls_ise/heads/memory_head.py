@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every memory-based head shares: gathering, the memory's life in a step, gating."""
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -29,6 +30,23 @@ class MemoryHead(nn.Layer):
     def start_epoch(self, epoch: int, iters: int, epochs: int) -> None:
         """Set the progress to the start of ``epoch`` (counted from 1) of ``epochs``."""
         self._step, self._num_steps = (epoch - 1) * iters, epochs * iters
+
+    def reset_memory(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        centroids: np.ndarray,
+        seed_key: tuple[int, ...],
+    ) -> None:
+        """Start the memory from a new clustering; here, from the centroids alone.
+
+        Args:
+            features: [N, D] float32 unit rows of all training images.
+            labels: [N] int64, -1 = outlier.
+            centroids: [C, D] float32 unit rows, C >= 1.
+            seed_key: for a head that draws samples; the same on every process.
+        """
+        self.memory.reset(paddle.to_tensor(centroids))
 
     @property
     def progress(self) -> float:

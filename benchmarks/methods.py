@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All methods on the synthetic data set, over several seeds.
+
+    python benchmarks/methods.py --seeds 3 --out benchmarks/results/methods.json
+
+Each row trains through tools/train.py and reports the LAST epoch's figures (no selection on the
+test set). The seed is that of the training; the images are the same for all rows.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import ppcls_ise  # noqa: E402
+
+NUMBER = r"([0-9.]+)"
+FIGURES = re.compile(rf"\[Eval\].* mAP {NUMBER}, mINP {NUMBER}, Rank-1 {NUMBER}")
+CONTRAST = "{'ClusterContrastLoss': {'weight': 1.0}}"
+# name -> config and overrides, or None for a row that is not trained
+ROWS: dict[str, tuple[str, list[str]] | None] = {
+    "raw pixels": None,
+    "untrained network": ("ISE_synthetic", ["Clustering.min_samples=1000000", "Global.epochs=1"]),
+    "Cluster Contrast": (
+        "ISE_synthetic",
+        [
+            "Arch.Head={'name': 'ClusterContrastHead', 'memory': 'mean', 'momentum': 0.1}",
+            f"Loss.Train=[{CONTRAST}]",
+        ],
+    ),
+    "ISE": ("ISE_synthetic", []),
+}
+
+
+def pixel_figures(image_root: str) -> tuple[float, float]:
+    """mAP and Rank-1 of centered, normalized 32x64 pixels."""
+    from ppcls_ise.data import MarketStyleDataset, read_image
+    from ppcls_ise.metrics import evaluate_rank
+
+    sides = []
+    for split in ("query", "bounding_box_test"):
+        dataset = MarketStyleDataset(image_root, split)
+        import cv2
+
+        pixels = [
+            cv2.resize(read_image(path), (32, 64), interpolation=cv2.INTER_AREA)
+            for path in dataset.images
+        ]
+        sides.append((np.reshape(pixels, (len(pixels), -1)).astype(np.float32), dataset))
+    mean = sides[1][0].mean(axis=0)
+    (query, q), (gallery, g) = ((values - mean, dataset) for values, dataset in sides)
+    query /= np.linalg.norm(query, axis=1, keepdims=True)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    result = evaluate_rank(query, gallery, q.pids, g.pids, q.camids, g.camids)
+    return result.mAP, float(result.cmc[0])
+
+
+def trained_figures(row: tuple[str, list[str]], seed: int, output: Path, more: list[str]):
+    """mAP and Rank-1 of the last epoch, and the minutes it took."""
+    config, overrides = row
+    options = [f"Global.seed={seed}", f"Global.output_dir={output}", *overrides, *more]
+    command = [sys.executable, str(ROOT / "tools" / "train.py")]
+    command += ["-c", str(ROOT / "configs" / f"{config}.yaml")]
+    command += [part for option in options for part in ("-o", option)]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    last = FIGURES.findall(done.stdout)[-1]
+    return float(last[0]), float(last[2]), (time.perf_counter() - started) / 60
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--image-root", default="dataset/synthetic")
+    parser.add_argument("--out", type=Path, default=Path("output/methods.json"))
+    parser.add_argument("-o", "--override", action="append", default=[])
+    args = parser.parse_args()
+    ppcls_ise.register()
+    from ppcls_ise.data.synthetic import make_synthetic
+
+    make_synthetic(args.image_root)
+    common = [f"Global.image_root={args.image_root}", "Global.print_batch_step=1000"]
+    results: dict[str, list[list[float]]] = {}
+    for seed in range(1, args.seeds + 1):
+        for name in args.rows:
+            row = ROWS[name]
+            if row is None:
+                figures = [*pixel_figures(args.image_root), 0.0]
+            else:
+                output = args.out.parent / f"{name.replace(' ', '_')}_{seed}"
+                figures = [*trained_figures(row, seed, output, [*common, *args.override])]
+            results.setdefault(name, []).append(figures)
+            print(f"seed {seed}  {name:32s} mAP {figures[0]:.3f}  Rank-1 {figures[1]:.3f}")
+            sys.stdout.flush()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(results, indent=1))
+    print(f"\n| method | mAP (mean ± std of {args.seeds} seeds) | Rank-1 | minutes |\n|---|---|---|---|")
+    for name, runs in results.items():
+        mean, std = np.mean(runs, axis=0), np.std(runs, axis=0)
+        print(
+            f"| {name} | {mean[0]:.3f} ± {std[0]:.3f} | {mean[1]:.3f} ± {std[1]:.3f} "
+            f"| {mean[2]:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
