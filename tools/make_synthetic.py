@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generate a data set of drawn pedestrians in the layout of Market-1501.
-
-python tools/make_synthetic.py --out dataset/synthetic --seed 0
-"""
+"""Generate a data set of drawn pedestrians in the layout of Market-1501."""
 
 import argparse
 import sys
@@ -33,9 +30,8 @@ def main() -> int:
     ):
         default = getattr(Parameters, name)
         flag = "--" + name.replace("_", "-")
-        parser.add_argument(
-            flag, type=type(default), default=default, help=f"{help_text} (default: {default})"
-        )
+        text = f"{help_text} (default: {default})"
+        parser.add_argument(flag, type=type(default), default=default, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace a generated data set")
     options = vars(parser.parse_args())
 

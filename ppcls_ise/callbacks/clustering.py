@@ -132,9 +132,13 @@ class ClusteringCallback(Callback):
         model = engine.plain_model
         model.train()
         model.head.eval()  # there are no labels, and no memory yet
-        size = min(engine.train_sampler.batch_size, len(dataset))
+        sampler = engine.train_sampler
+        size = min(sampler.batch_size * sampler.world_size, len(dataset))
         for _ in range(self.warm_up_batches):
+            # As in training, a process takes its part of the global batch; process 0's statistics
+            # are the ones that count.
             chosen = generator.choice(len(dataset), size, replace=False)
+            chosen = np.array_split(chosen, sampler.world_size)[sampler.rank]
             images = np.stack([view[int(i)][0] for i in chosen])
             model(paddle.to_tensor(images))
         model.head.train()

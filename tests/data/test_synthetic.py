@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,8 +23,20 @@ from ppcls_ise.data.synthetic_figure import Placement, Pose, draw_person
 from ppcls_ise.data.synthetic_people import sample_person
 from ppcls_ise.errors import DataError
 
-LITE = {"num_train_ids": 8, "num_test_ids": 6, "images_per_id": 8, "height": 48, "width": 24}
-TINY = {"num_train_ids": 2, "num_test_ids": 2, "images_per_id": 4, "height": 32, "width": 16}
+LITE: dict[str, Any] = {
+    "num_train_ids": 8,
+    "num_test_ids": 6,
+    "images_per_id": 8,
+    "height": 48,
+    "width": 24,
+}
+TINY: dict[str, Any] = {
+    "num_train_ids": 2,
+    "num_test_ids": 2,
+    "images_per_id": 4,
+    "height": 32,
+    "width": 16,
+}
 NAME = re.compile(r"(-1|\d{4})_c([1-9])s1_(\d{6})_(\d{2})\.jpg")
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,7 +91,7 @@ def test_images_are_readable_and_differ(lite: tuple[Path, Counts]) -> None:
     assert len(set(digests.values())) == counts.total
     for name in digests:
         image = cv2.imread(str(out / name))
-        assert image.shape == (48, 24, 3)
+        assert image is not None and image.shape == (48, 24, 3)
         assert image.std() > 4.0
 
 
@@ -189,8 +202,9 @@ def test_progress_counts_every_image(tmp_path: Path) -> None:
     ],
 )
 def test_bad_parameters_are_refused(tmp_path: Path, key: str, value: float) -> None:
+    bad: dict[str, Any] = {key: value}
     with pytest.raises(DataError, match=key):
-        make_synthetic(tmp_path / "set", **{key: value})
+        make_synthetic(tmp_path / "set", **bad)
     assert not list(tmp_path.iterdir())
 
 
@@ -203,7 +217,7 @@ def test_backpack_shows_from_behind_and_logo_from_the_front() -> None:
     person = sample_person(np.random.default_rng(0))
     place = Placement(center=64.0, top=10.0, height=230.0, tilt=0.0)
 
-    def draw(yaw: float, **changes: object) -> np.ndarray:
+    def draw(yaw: float, **changes: Any) -> np.ndarray:
         canvas = np.full((256, 128, 3), 0.5, np.float32)
         pose = Pose(yaw=yaw, phase=0.0, stride=0.05, lean=0.0, arm_swing=0.0)
         draw_person(canvas, replace(person, **changes), pose=pose, place=place)
@@ -211,7 +225,7 @@ def test_backpack_shows_from_behind_and_logo_from_the_front() -> None:
 
     top = replace(person.top, kind="long", pattern="plain", color=(0.1, 0.1, 0.1))
     logo = replace(top, pattern="block", accent=(0.9, 0.9, 0.9))
-    plain = {"top": top, "bag": "none", "hair_style": "short"}
+    plain: dict[str, Any] = {"top": top, "bag": "none", "hair_style": "short"}
     for yaw, more in ((0.0, True), (np.pi, False)):
         changed = np.abs(draw(yaw, **plain) - draw(yaw, **{**plain, "top": logo})).max(axis=2)
         assert ((changed > 0.1).sum() > 500) == more
