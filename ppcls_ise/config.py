@@ -258,12 +258,17 @@ def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = (
 
 
 def _parameters(function: Any) -> list[str]:
-    """Names that a class or function takes, those of its base classes included."""
+    """Names that a class or function takes; those of a base class count where ``**kwargs`` are
+    handed on to it."""
     sources = [c.__init__ for c in function.__mro__] if inspect.isclass(function) else [function]
     names: list[str] = []
     for source in sources:
-        if source is not object.__init__:
-            names += [p.name for p in inspect.signature(source).parameters.values() if p.kind < 4]
+        if source is object.__init__:
+            break
+        parameters = inspect.signature(source).parameters.values()
+        names += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
     return [name for name in names if name not in ("self", "args", "dataset", "engine")]
 
 

@@ -13,7 +13,7 @@ from ppcls_ise.callbacks import Callback, ClusteringCallback, EpochReport
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.features import extract, require_readable
-from ppcls_ise.heads import MemoryHead
+from ppcls_ise.heads import HEADS, MemoryHead
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
 from ppcls_ise.weights import load_into, read_state, weight_path
@@ -125,7 +125,7 @@ class UnsupervisedEngine(Engine):
         if not isinstance(self.head, MemoryHead):
             raise ConfigError(
                 "training without labels needs a head with a memory: set Arch.Head.name to "
-                "PLIHead or ClusterContrastHead"
+                f"one of {', '.join(head.__name__ for head in HEADS)}"
             )
         if not isinstance(self.train_sampler, IdentitySampler):
             raise ConfigError("DataLoader.Train.sampler.name has to be IdentitySampler")

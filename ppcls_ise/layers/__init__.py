@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers that necks and models are made of."""
 
+from ppcls_ise.layers.cluster_aggregation import ClusterAggregation
 from ppcls_ise.layers.gem_pooling import GeMPooling, gem_pooling
 from ppcls_ise.layers.grouped_batch_norm import (
     FrozenBiasBatchNorm1D,
@@ -9,6 +10,7 @@ from ppcls_ise.layers.grouped_batch_norm import (
 )
 
 __all__ = [
+    "ClusterAggregation",
     "FrozenBiasBatchNorm1D",
     "GeMPooling",
     "GroupedBatchNorm",

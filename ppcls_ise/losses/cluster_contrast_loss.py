@@ -2,8 +2,9 @@
 """Cluster Contrast loss: cross-entropy of similarities to the cluster memory."""
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
+
+from ppcls_ise.losses.cross_entropy import cross_entropy
 
 
 def cluster_contrast_loss(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
@@ -16,7 +17,7 @@ def cluster_contrast_loss(logits: paddle.Tensor, labels: paddle.Tensor) -> paddl
     Returns:
         Scalar (0-D).
     """
-    return F.cross_entropy(logits, labels, reduction="mean")
+    return cross_entropy(logits, labels)
 
 
 class ClusterContrastLoss(nn.Layer):

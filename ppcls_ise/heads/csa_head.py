@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CSA + HPS: prototypes from self-attention over a cluster, moved by its hardest sample."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from ppcls_ise.distributed import broadcast_array
+from ppcls_ise.heads.memory_head import MemoryHead
+from ppcls_ise.layers.cluster_aggregation import (
+    ClusterAggregation,
+    aggregate_clusters,
+    gather_groups,
+    group_members,
+)
+
+_MEMORIES = ("hps", "hard", "mean")
+_INITIALIZATIONS = ("csa", "mean")
+
+
+def hardest_positives(
+    samples: paddle.Tensor, mask: paddle.Tensor, aggregated: paddle.Tensor
+) -> np.ndarray:
+    """The most dispersed sample of each cluster: [P] int64, a column of ``samples``.
+
+    The dispersion of sample j is ``1 - <x_j, N(g)>``, its cosine distance from the aggregated
+    representation of its cluster; the first of tied samples counts.
+
+    Args:
+        samples: unit rows [P, M, D].
+        mask: [P, M] float32, 0 for padding; at least one sample per cluster.
+        aggregated: unit rows [P, D].
+    """
+    similarity = (samples * aggregated.unsqueeze(1)).sum(axis=2).numpy()
+    return np.where(mask.numpy() > 0, similarity, np.inf).argmin(axis=1)
+
+
+class CSAHead(MemoryHead):
+    """Cluster sample aggregation (CSA) and hard positive sampling (HPS).
+
+    * At every clustering the prototypes are ``N(g_c)``, the self-attention aggregate of each
+      cluster's samples (`ClusterAggregation`), instead of the normalized mean.
+    * In a step the rows of each label are split in two halves that are aggregated separately;
+      matching them (`AggregationLoss`) trains the attention.
+    * The row most dispersed around the aggregate of all rows of its label
+      (`hardest_positives`) moves the prototype, in the backward pass as with every memory head:
+      ``m_c <- N(mu m_c + (1 - mu) x_j)``.
+
+    The features enter the aggregation detached, so the encoder learns from the contrastive loss
+    of the batch alone. `AggregationLoss` has to be among the losses: the attention gets no
+    gradient otherwise.
+
+    Source: the idea of "A new robust contrastive learning for unsupervised person
+    re-identification" (DOI 10.1007/s13042-023-01997-1). Everything beyond the idea is our choice;
+    docs/en/csa.md lists the choices.
+
+    Args:
+        num_features: D, that of the neck.
+        momentum, temperature: see `ClusterMemory`.
+        memory: ``"hps"``, or ``"hard"`` / ``"mean"`` of `ClusterMemory` to leave HPS out.
+        initialization: ``"csa"``, or ``"mean"`` for the plain centroids.
+        num_heads, attention_dim: see `ClusterAggregation`.
+        max_samples: most samples of a cluster that attend to each other at the clustering;
+            larger clusters are aggregated in parts.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        momentum: float = 0.1,
+        temperature: float = 0.05,
+        memory: str = "hps",
+        initialization: str = "csa",
+        num_heads: int = 4,
+        attention_dim: int = 256,
+        max_samples: int = 64,
+    ) -> None:
+        if memory not in _MEMORIES:
+            raise ValueError(
+                f"memory has to be one of {_MEMORIES}, got {memory!r} (Arch.Head.memory)"
+            )
+        # One row per label reaches the memory with HPS, for which "hard" and "mean" agree.
+        super().__init__(momentum, temperature, "mean" if memory == "hps" else memory)
+        if initialization not in _INITIALIZATIONS:
+            raise ValueError(
+                f"initialization has to be one of {_INITIALIZATIONS}, got {initialization!r} "
+                "(Arch.Head.initialization)"
+            )
+        if max_samples < 1:
+            raise ValueError(
+                f"max_samples has to be at least 1, got {max_samples} (Arch.Head.max_samples)"
+            )
+        self.hard_positives_only = memory == "hps"
+        self.initialization = initialization
+        self.max_samples = max_samples
+        self.aggregation = ClusterAggregation(num_features, num_heads, attention_dim)
+
+    def reset_memory(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        centroids: np.ndarray,
+        seed_key: tuple[int, ...],
+    ) -> None:
+        """Start the memory from the aggregated clusters, by the attention as trained so far.
+
+        Arguments as in `MemoryHead`; every process ends up with the prototypes of process 0.
+        """
+        if self.initialization == "csa":
+            centroids = broadcast_array(
+                aggregate_clusters(
+                    self.aggregation, features, labels, centroids, seed_key, self.max_samples
+                )
+            )
+        super().reset_memory(features, labels, centroids, seed_key)
+
+    def compare(self, features: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        _, groups = group_members(labels.numpy())
+        # A label with one row in the batch has it in both halves, and nothing to learn from it.
+        halves = [group[0::2] for group in groups]
+        halves += [group[1::2] if len(group) > 1 else group for group in groups]
+        first, second = self._aggregate(*gather_groups(features.detach(), halves)).chunk(2)
+        return {
+            "features": features,
+            "labels": labels,
+            "logits": self.logits_and_update(features, labels),
+            "row_labels": labels,
+            "first_halves": first,
+            "second_halves": second,
+        }
+
+    def logits_and_update(self, rows: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """As in `MemoryHead`, but with HPS only the hardest row of each label moves the memory."""
+        if not self.hard_positives_only:
+            return super().logits_and_update(rows, labels)
+        rows = F.normalize(rows, axis=1, epsilon=1e-12)
+        if not rows.stop_gradient:
+            chosen = paddle.to_tensor(self._hardest(rows.detach(), labels.numpy()))
+            hardest, names = paddle.gather(rows.detach(), chosen), paddle.gather(labels, chosen)
+            rows.register_hook(lambda gradient: self.memory.update(hardest, names))
+        return self.memory.logits_of_unit_rows(rows)
+
+    @paddle.no_grad()
+    def _hardest(self, rows: paddle.Tensor, labels: np.ndarray) -> np.ndarray:
+        """The row of `hardest_positives` of each label, by ascending label: [P] int64."""
+        _, groups = group_members(labels)
+        samples, mask = gather_groups(rows, groups)
+        columns = hardest_positives(samples, mask, self._aggregate(samples, mask))
+        return np.array([group[i] for group, i in zip(groups, columns, strict=True)], np.int64)
+
+    def _aggregate(self, samples: paddle.Tensor, mask: paddle.Tensor) -> paddle.Tensor:
+        """Unit aggregates [G, D] of `gather_groups`."""
+        return F.normalize(self.aggregation(samples, mask)[0], axis=1, epsilon=1e-12)
