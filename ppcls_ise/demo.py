@@ -13,6 +13,7 @@ from ppcls_ise.data.synthetic import make_synthetic
 from ppcls_ise.engine import UnsupervisedEngine
 from ppcls_ise.metrics import ReIDResult
 from ppcls_ise.pictures import ranked_lists
+from ppcls_ise.progress import progress_bar
 
 _SHOWN_QUERIES = 6
 
@@ -31,7 +32,8 @@ def run_demo(config_path: str, overrides: list[str], *, seed: int = 0) -> str:
     started = time.perf_counter()
     config = get_config(config_path, overrides)
     root = config["Global"]["image_root"]
-    make_synthetic(root, seed)
+    with progress_bar("drawing people", "image") as progress:
+        make_synthetic(root, seed, progress=progress)
     engine = UnsupervisedEngine(config, mode="train")
     logging.getLogger("ppcls").info("evaluating the untrained network")
     engine.warm_up()

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import paddle
 import paddle.distributed as dist
 from paddle import nn
 
@@ -46,14 +47,20 @@ class UnsupervisedEngine(Engine):
             isinstance(backbone_weights, str) or weights or options["checkpoints"]
         ):
             backbone["pretrained"] = False  # other weights follow; the download would be wasted
+        # PaddleClas would make one static graph of the whole model; the head keeps a memory that
+        # changes, so only backbone and neck become static, below.
+        static, options["to_static"] = options.get("to_static", False), False
         super().__init__(config, mode=mode)
-        options["pretrained_model"] = weights
+        options["pretrained_model"], options["to_static"] = weights, static
         plugin.logger().info(plugin.describe())
 
         self.has_pretrained_weights = bool(backbone_weights or weights or options["checkpoints"])
         self._load_weights(weights, backbone_weights)
         if group_size := config["Arch"].get("bn_group_size"):
             group_batch_norms(self.plain_model, group_size)
+        if static:
+            self.plain_model.backbone = paddle.jit.to_static(self.plain_model.backbone)
+            self.plain_model.neck = paddle.jit.to_static(self.plain_model.neck)
         self.last_result: ReIDResult | None = None
         self.eval_func = UnsupervisedEngine.evaluate
         if mode == "train":

@@ -5,15 +5,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from ppcls_ise.cli import run  # noqa: E402
 from ppcls_ise.data.synthetic import Parameters, make_synthetic  # noqa: E402
-from ppcls_ise.errors import ReIDError  # noqa: E402
+from ppcls_ise.progress import progress_bar  # noqa: E402
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="folder to create")
     for name, help_text in (
@@ -35,25 +34,14 @@ def main() -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace a generated data set")
     options = vars(parser.parse_args())
 
-    with tqdm(unit="image", disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        try:
-            counts = make_synthetic(options.pop("out"), **options, progress=progress)
-        except ReIDError as error:
-            bar.close()
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+    with progress_bar("drawing people", "image") as progress:
+        counts = make_synthetic(options.pop("out"), **options, progress=progress)
     state = "already there" if counts.reused else "written"
     print(
         f"{counts.total} images {state}: {counts.train} train, {counts.query} query, "
         f"{counts.gallery} gallery ({counts.distractors} distractors, {counts.junk} junk)"
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)
