@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and applying weight files: nothing executed, nothing skipped silently."""
 
-import pickle
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,57 +13,44 @@ import paddle
 from paddle import nn
 
 from ppcls_ise.errors import WeightsError
+from ppcls_ise.rec_model_layout import rec_model_layout
+from ppcls_ise.released_weights import RELEASED, released_file
+from ppcls_ise.safe_pickle import DamagedPickle, RefusedPickle, read_pickle
 
 _SUFFIX = ".pdparams"
 # paddle.save adds this table of internal names.
 _NAME_TABLE = "StructuredToParameterName@@"
 # A classifier of the training set: unused in re-identification, so it may differ or be absent.
 _CLASSIFIER = ("head.", "fc.")
+_CONVERT = "Convert it with tools/convert_weights.py."
+_ZIP_START = b"PK\x03\x04"
+_TORCH_LEGACY_START = 0x1950A86A20F9469CFC6C
 _SHOWN = 5
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Accepts numpy arrays and plain containers; any other global ends the loading."""
-
-    _ALLOWED = {
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        *(
-            (f"{package}.multiarray", name)
-            for package in ("numpy.core", "numpy._core")
-            for name in ("_reconstruct", "scalar")
-        ),
-        *((f"{package}.numeric", "_frombuffer") for package in ("numpy.core", "numpy._core")),
-        ("_codecs", "encode"),
-        ("collections", "OrderedDict"),
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
-            raise WeightsError(
-                f"it asks for {module}.{name}, which a file of plain arrays never does; "
-                "it is not loaded, because loading could run code"
-            )
-        return super().find_class(module, name)
-
-
 def weight_path(name: str) -> Path:
-    """The file that ``name`` means, with or without ``.pdparams`` (PaddleClas omits it).
+    """The file that ``name`` means.
+
+    In this order: the file of that name, the same with ``.pdparams`` (which PaddleClas leaves
+    out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released_weights`).
 
     Raises:
-        WeightsError: there is no such file.
+        WeightsError: there is no such file, or the download failed.
     """
     for path in (Path(name), Path(name + _SUFFIX)):
         if path.is_file():
             return path
+    if name in RELEASED:
+        return released_file(name, check=check_rec_model_file)
     raise WeightsError(
         f"there is no weight file {name} (nor {name}{_SUFFIX}). Give its path with or without "
-        f"{_SUFFIX} in Global.pretrained_model."
+        f"{_SUFFIX} in Global.pretrained_model, or the name of released weights "
+        f"({', '.join(RELEASED)})."
     )
 
 
 def read_state(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a ``.pdparams`` file without executing anything in it.
+    """Read a ``.pdparams`` file without executing anything in it (`safe_pickle`).
 
     Returns:
         Name -> array, as ``paddle.save(layer.state_dict())`` wrote it.
@@ -72,42 +61,68 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            content = _ArraysOnly(file).load()
-    except WeightsError as error:
-        raise WeightsError(f"{path} is not a safe weight file: {error}") from None
-    # A damaged pickle fails in any of these ways.
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        UnicodeDecodeError,
-        MemoryError,
-        OverflowError,
-    ) as error:
+            start = file.read(len(_ZIP_START))
+        if start == _ZIP_START:
+            raise WeightsError(f"{path} is a zip file, as PyTorch writes them. {_CONVERT}")
+        content = read_pickle(path)
+    except RefusedPickle as error:
         raise WeightsError(
-            f"{path} cannot be read as Paddle weights ({type(error).__name__}: {error}). "
-            "It may be truncated, or a file of another kind."
+            f"{path} is not a safe weight file: {error}. It is not loaded, because loading it "
+            "could run code."
+        ) from None
+    except DamagedPickle as error:
+        raise WeightsError(
+            f"{path} cannot be read as Paddle weights ({error}). It may be truncated, or a file "
+            "of another kind."
         ) from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    if type(content) is int and content == _TORCH_LEGACY_START:
+        raise WeightsError(f"{path} is a PyTorch checkpoint. {_CONVERT}")
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a table of weights")
     content.pop(_NAME_TABLE, None)
     odd = [
-        name
+        str(name)
         for name, value in content.items()
-        if not isinstance(value, np.ndarray) or value.dtype.hasobject
+        if not isinstance(value, np.ndarray) or not isinstance(name, str)
     ]
-    if odd or not all(isinstance(name, str) for name in content):
-        raise WeightsError(f"{path} holds entries that are not arrays: {_some(map(str, odd))}")
+    if odd:
+        raise WeightsError(f"{path} holds entries that are not arrays: {_some(odd)}")
     return content
+
+
+def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
+    """Write ``state`` as ``paddle.save`` does, atomically."""
+    tensors = {name: paddle.to_tensor(value, place="cpu") for name, value in state.items()}
+    with replacing(path) as scratch:
+        paddle.save(tensors, str(scratch))
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A scratch file that takes the place of ``path`` once it is complete and on the disk.
+
+    Raises:
+        WeightsError: it cannot be written there.
+    """
+    path = Path(path)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield scratch
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_into` did, by name."""
+    """How weights and a model fit, by name."""
 
     loaded: list[str]
     missing: list[str]
@@ -120,6 +135,26 @@ class LoadReport:
             if names := getattr(self, title):
                 text += f", {len(names)} {title} ({_some(names)})"
         return text
+
+    def problems(self, *, optional: tuple[str, ...] = _CLASSIFIER) -> list[str]:
+        """What does not fit, entries whose names start with one of ``optional`` left out."""
+        names = [*self.missing, *self.unexpected, *self.mismatched]
+        return [name for name in names if not name.startswith(optional)]
+
+
+def compare(shapes: Mapping[str, Sequence[int]], state: Mapping[str, np.ndarray]) -> LoadReport:
+    """Hold ``state`` against the names and shapes that a model has."""
+    fits = {n: list(state[n].shape) == list(shapes[n]) for n in shapes if n in state}
+    return LoadReport(
+        loaded=[name for name, fit in fits.items() if fit],
+        missing=[name for name in shapes if name not in state],
+        unexpected=[name for name in state if name not in shapes],
+        mismatched=[
+            f"{name} {list(state[name].shape)} instead of {list(shapes[name])}"
+            for name, fit in fits.items()
+            if not fit
+        ],
+    )
 
 
 def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> LoadReport:
@@ -135,25 +170,8 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
             another shape; the model is left as it was.
     """
     own = model.state_dict()
-    common = [name for name in own if name in state]
-    mismatched = [
-        f"{name} {list(state[name].shape)} instead of {list(own[name].shape)}"
-        for name in common
-        if list(state[name].shape) != list(own[name].shape)
-    ]
-    report = LoadReport(
-        loaded=[name for name in common if list(state[name].shape) == list(own[name].shape)],
-        missing=[name for name in own if name not in state],
-        unexpected=[name for name in state if name not in own],
-        mismatched=mismatched,
-    )
-    problems = [
-        name
-        for names in (report.missing, report.unexpected, report.mismatched)
-        for name in names
-        if not name.startswith(_CLASSIFIER)
-    ]
-    if problems or not report.loaded:
+    report = compare({name: value.shape for name, value in own.items()}, state)
+    if report.problems() or not report.loaded:
         raise WeightsError(
             f"{source} does not fit the model: {report}. Check that Arch.Backbone and Arch.Neck "
             "are those the weights were trained with."
@@ -163,11 +181,25 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
     return report
 
 
+def check_rec_model_file(path: str | Path) -> None:
+    """Make sure that a file holds PaddleClas's ``RecModel`` with a ResNet-50 and a batch-norm
+    neck: exactly its names and shapes, a head apart.
+
+    Raises:
+        WeightsError: names what is missing or unexpected.
+    """
+    state = read_state(path)
+    layout = rec_model_layout(gem="neck.pooling.p" in state)
+    report = compare({tensor.name: tensor.shape for tensor in layout}, state)
+    if report.problems():
+        raise WeightsError(f"{path} is no RecModel of a ResNet-50 with a batch-norm neck: {report}")
+
+
 def _dtype(tensor: paddle.Tensor) -> str:
     return str(tensor.dtype).rsplit(".", 1)[-1]
 
 
-def _some(names: Any) -> str:
+def _some(names: Iterable[Any]) -> str:
     names = list(names)
     more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -53,6 +53,7 @@ def lite_set(tmp_path_factory) -> Path:
 SYNTHETIC = REPOSITORY / "configs" / "ISE_synthetic.yaml"
 LITE = {
     "Global.epochs": 2,
+    "Global.eval_interval": 1,
     "Clustering.warm_up_batches": 4,
     "Clustering.k1": 10,
     "Clustering.eps": 0.6,
