@@ -35,12 +35,12 @@ def _end_process(arguments: Any) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a tool: known errors are printed as one sentence with exit code 1, others with their
-    traceback."""
+    """Run a tool: known errors, and files that cannot be read or written, are printed as one
+    sentence with exit code 1, others with their traceback."""
     threading.excepthook = _end_process
     try:
         main()
-    except ReIDError as error:
+    except (ReIDError, OSError) as error:
         sys.exit(f"error: {error}")
     except InputPipelineFailure as failure:
         sys.exit(f"error: a training batch could not be made: {failure}")

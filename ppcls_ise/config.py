@@ -35,7 +35,24 @@ _BACKBONE = (
     "name pretrained use_ssld class_num lr_mult_list return_patterns return_stages stride_list "
     "input_image_channel data_format"
 ).split()
-_WORDS = {"true": True, "false": False, "null": None, "none": None, "~": None}
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "on"), True),
+    **dict.fromkeys(("false", "no", "off"), False),
+    **dict.fromkeys(("null", "none", "~"), None),
+}
+_KINDS = {
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+    "str": (str, "a text"),
+    "bool": (bool, "True or False"),
+}
+_DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
+_PATHS = ("output_dir", "image_root", "pretrained_model", "checkpoints", "save_inference_dir")
+# Necks and heads that PaddleClas has itself.
+_GEARS = (
+    "ArcMargin CosMargin CircleMargin FC VehicleNeck Tanh BNNeck AdaMargin FRFNHead "
+    "MetaBNNeck MultiHeadAttention"
+).split()
 
 
 def parse_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -122,7 +139,12 @@ def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
 
 def _fill_image_root(config: Any) -> None:
     """Give every data set that names no ``image_root`` the one of ``Global``."""
-    for _, part in _loaders(config.get("DataLoader") or {}):
+    for path, part in _loaders(config.get("DataLoader") or {}):
+        if isinstance(part["dataset"].get("image_root", ""), str):
+            own = part["dataset"].get("image_root")
+            part["dataset"] |= {"image_root": str(Path(own).expanduser())} if own else {}
+        else:
+            raise ConfigError(f"{path}.dataset.image_root has to be a path")
         if "image_root" not in part["dataset"]:
             if not config["Global"].get("image_root"):
                 raise ConfigError("set Global.image_root to the folder that holds the data set")
@@ -147,7 +169,9 @@ def check_config(config: Any) -> None:
     _check_list(config.get("Loss"), "loss", "Loss", extra=("weight",))
     _check_list(config.get("Metric"), "metric", "Metric")
     _check_optimizer(config.get("Optimizer") or {})
-    _known(config.get("Clustering") or {}, _parameters(ClusteringCallback), "Clustering")
+    clustering = config.get("Clustering") or {}
+    _known(clustering, _parameters(ClusteringCallback), "Clustering")
+    _check_transforms(clustering.get("transform_ops"), "Clustering")
 
 
 def _check_global(options: Any) -> None:
@@ -164,6 +188,21 @@ def _check_global(options: Any) -> None:
     }
     for key, value in defaults.items():
         options.setdefault(key, value)
+    for key in _PATHS:
+        if (value := options.get(key)) is not None:
+            if not isinstance(value, str):
+                raise ConfigError(f"Global.{key} has to be a path, got {value!r}")
+            options[key] = str(Path(value).expanduser()) if value else None
+    if options["device"] not in _DEVICES:
+        raise ConfigError(
+            f"Global.device has to be one of {', '.join(_DEVICES)}, got {options['device']!r}"
+        )
+    seed = options.get("seed")
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        raise ConfigError(f"Global.seed has to be a whole number >= 0, got {seed!r}")
+    for key in ("eval_during_train", "use_visualdl"):
+        if not isinstance(options[key], bool):
+            raise ConfigError(f"Global.{key} has to be True or False, got {options[key]!r}")
     if options["eval_mode"] != "retrieval":
         raise ConfigError(f"Global.eval_mode has to be retrieval, not {options['eval_mode']!r}")
     if options["device"] == "gpu" and not paddle.is_compiled_with_cuda():
@@ -172,7 +211,7 @@ def _check_global(options: Any) -> None:
             "Add -o Global.device=cpu, or install paddlepaddle-gpu (see the README)."
         )
     for key in ("epochs", "print_batch_step", "eval_interval", "save_interval"):
-        if not isinstance(options[key], int) or options[key] < 1:
+        if type(options[key]) is not int or options[key] < 1:
             raise ConfigError(f"Global.{key} has to be a whole number >= 1, got {options[key]!r}")
 
 
@@ -182,7 +221,14 @@ def _check_arch(arch: Any) -> None:
         raise ConfigError(f"Arch.name has to be RecModel, not {arch.get('name')!r}")
     from ppcls_ise import heads, necks
 
-    backbone = arch.get("Backbone") or {}
+    group_size = arch.get("bn_group_size")
+    if group_size is not None and (type(group_size) is not int or group_size < 2):
+        raise ConfigError(
+            f"Arch.bn_group_size has to be a whole number >= 2 or null, got {group_size!r}"
+        )
+    backbone = arch.get("Backbone")
+    if not isinstance(backbone, dict):
+        raise ConfigError(f"Arch.Backbone has to be a section with a name, got {backbone!r}")
     factory = plugin.lookup("backbone", str(backbone.get("name")))
     if factory is None:
         raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
@@ -191,10 +237,15 @@ def _check_arch(arch: Any) -> None:
         if part in arch and not arch[part]:
             del arch[part]  # PaddleClas takes the key for the thing
     for part, classes in (("Neck", necks.NECKS), ("Head", heads.HEADS)):
-        if options := arch.get(part):
-            by_name = {cls.__name__: cls for cls in classes}
-            if options.get("name") in by_name:
-                _known(options, ["name", *_parameters(by_name[options["name"]])], f"Arch.{part}")
+        if part not in arch:
+            continue
+        by_name = {cls.__name__: cls for cls in classes}
+        name = arch[part].get("name")
+        if name in by_name:
+            _known(arch[part], ["name", *_parameters(by_name[name])], f"Arch.{part}")
+            _check_types(arch[part], by_name[name], f"Arch.{part}")
+        elif name not in _GEARS:
+            raise ConfigError(f"Arch.{part}.name: {_unknown(name, [*by_name, *_GEARS])}")
 
 
 def _loaders(section: Any) -> list[tuple[str, Any]]:
@@ -210,12 +261,30 @@ def _check_loaders(section: Any) -> None:
     _known(section.get("Eval") or {}, ["Query", "Gallery"], "DataLoader.Eval")
     for path, part in _loaders(section):
         _known(part, ["dataset", "sampler", "loader"], path)
-        _known(part.get("loader") or {}, _LOADER, f"{path}.loader")
+        loader = part.get("loader") or {}
+        _known(loader, _LOADER, f"{path}.loader")
+        workers = loader.get("num_workers")
+        if type(workers) is not int or workers < 0:
+            raise ConfigError(
+                f"{path}.loader.num_workers has to be a whole number >= 0, got {workers!r}"
+            )
+        if not isinstance(part.get("dataset"), dict) or not isinstance(part.get("sampler"), dict):
+            raise ConfigError(f"{path} needs a dataset and a sampler")
+        if path != "DataLoader.Train" and part["sampler"].get("drop_last"):
+            raise ConfigError(
+                f"{path}.sampler.drop_last has to be False: an evaluation counts every image"
+            )
         for kind in ("dataset", "sampler"):
             options = part.get(kind) or {}
             _check_named(options, kind, f"{path}.{kind}")
-        for i, op in enumerate((part.get("dataset") or {}).get("transform_ops") or []):
-            _check_entry(op, "transform", f"{path}.dataset.transform_ops.{i}")
+        _check_transforms(part["dataset"].get("transform_ops"), f"{path}.dataset")
+
+
+def _check_transforms(ops: Any, path: str) -> None:
+    if not isinstance(ops or [], list):
+        raise ConfigError(f"{path}.transform_ops has to be a list, got {ops!r}")
+    for i, op in enumerate(ops or []):
+        _check_entry(op, "transform", f"{path}.transform_ops.{i}")
 
 
 def _check_optimizer(options: Any) -> None:
@@ -225,11 +294,18 @@ def _check_optimizer(options: Any) -> None:
     _known(options.get("regularizer") or {}, ["name", "coeff"], "Optimizer.regularizer")
     if isinstance(options.get("lr"), dict):
         _check_named(options["lr"], "lr", "Optimizer.lr", extra=("by_epoch",))
+        for key in ("learning_rate", "gamma", "step_size"):
+            if not isinstance(options["lr"].get(key, 1.0), int | float):
+                raise ConfigError(
+                    f"Optimizer.lr.{key} has to be a number, got {options['lr'][key]!r}"
+                )
 
 
 def _check_list(section: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
     _known(section or {}, ["Train", "Eval"], path)
     for name, entries in (section or {}).items():
+        if not isinstance(entries or [], list):
+            raise ConfigError(f"{path}.{name} has to be a list, got {entries!r}")
         for i, entry in enumerate(entries or []):
             _check_entry(entry, kind, f"{path}.{name}.{i}", extra=extra)
     if kind == "loss" and section and len(section.get("Train") or []) == 1:
@@ -253,8 +329,29 @@ def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = (
         return
     cls = plugin.lookup(kind, str(options["name"]))
     if cls is None:
-        raise ConfigError(f"{path}: PaddleClas and the plugin know no {kind} {options['name']!r}")
+        known = [name for name in plugin.names(kind) if name[:1].isupper()]
+        raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
     _known(options, ["name", *extra, *_parameters(cls)], path)
+    if cls.__module__.startswith("ppcls_ise."):
+        _check_types(options, cls, path)
+
+
+def _check_types(options: Any, cls: Any, path: str) -> None:
+    """Hold the options of one of the plugin's classes against its annotations."""
+    parameters = inspect.signature(cls.__init__).parameters
+    for key, value in options.items():
+        annotation = parameters[key].annotation if key in parameters else None
+        kind = getattr(annotation, "__name__", annotation)
+        if kind not in _KINDS:
+            continue
+        types, words = _KINDS[kind]
+        if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+            raise ConfigError(f"{path}.{key} has to be {words}, got {value!r}")
+
+
+def _unknown(name: Any, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
+    return f"PaddleClas and the plugin know no {name!r}. Did you mean {nearest[0]}?"
 
 
 def _parameters(function: Any) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from ppcls_ise.config import get_config
 from ppcls_ise.data.synthetic import make_synthetic
 from ppcls_ise.engine import UnsupervisedEngine
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.metrics import ReIDResult
 from ppcls_ise.pictures import ranked_lists
 from ppcls_ise.progress import progress_bar
@@ -34,6 +35,8 @@ def run_demo(config_path: str, overrides: list[str], *, seed: int = 0) -> str:
     root = config["Global"]["image_root"]
     with progress_bar("drawing people", "image") as progress:
         make_synthetic(root, seed, progress=progress)
+    if not config["Global"]["eval_during_train"]:
+        raise ConfigError("the demonstration evaluates: leave Global.eval_during_train on")
     engine = UnsupervisedEngine(config, mode="train")
     logging.getLogger("ppcls").info("evaluating the untrained network")
     engine.warm_up()

@@ -12,12 +12,12 @@ from paddle import nn
 from ppcls_ise import plugin
 from ppcls_ise.callbacks import Callback, ClusteringCallback, EpochReport
 from ppcls_ise.data import IdentitySampler, ReIDDataset
-from ppcls_ise.errors import ConfigError
+from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.features import extract, require_readable
 from ppcls_ise.heads import HEADS, MemoryHead
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
-from ppcls_ise.weights import load_into, read_state, weight_path
+from ppcls_ise.weights import check_checkpoint, load_into, read_state, weight_path
 
 Engine: Any = plugin.engine_class()
 
@@ -40,6 +40,8 @@ class UnsupervisedEngine(Engine):
     def __init__(self, config: Any, mode: str = "train") -> None:
         _prepare(config, mode)
         options = config["Global"]
+        if mode != "train":  # a checkpoint is as good a place for weights to evaluate
+            options["pretrained_model"] = options["pretrained_model"] or options["checkpoints"]
         weights, options["pretrained_model"] = options["pretrained_model"], None
         backbone = config["Arch"]["Backbone"]
         backbone_weights = backbone.get("pretrained", False)
@@ -126,6 +128,17 @@ class UnsupervisedEngine(Engine):
             os.replace(scratch, path)
         return path
 
+    def require_weights(self) -> None:
+        """Raise if there are no weights but random ones.
+
+        Raises:
+            WeightsError: neither the model nor its backbone has been given weights.
+        """
+        if not self.has_pretrained_weights:
+            raise WeightsError(
+                "these are random weights: set Global.pretrained_model to a .pdparams file"
+            )
+
     # -- training -----------------------------------------------------------------------------
 
     def _prepare_training(self) -> None:
@@ -141,8 +154,30 @@ class UnsupervisedEngine(Engine):
         self.train_dataset.seed = self.train_sampler.seed = self.seed
         self.clustering = ClusteringCallback(**self.config["Clustering"])
         self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
+        self._check_resume()
+        self._check_evaluation_images()
         self._train_steps = self.train_epoch_func
         self.train_epoch_func = UnsupervisedEngine._train_one_epoch
+
+    def _check_resume(self) -> None:
+        """Make sure that ``Global.checkpoints`` holds this run's model and no code: PaddleClas
+        itself would load anything."""
+        if prefix := self.config["Global"]["checkpoints"]:
+            prefix = prefix.removesuffix(".pdparams")
+            self.config["Global"]["checkpoints"] = prefix
+            states = check_checkpoint(self.plain_model, prefix)
+            if states.get("epoch", 0) >= self.epochs:
+                plugin.logger().warning(
+                    f"{prefix} is of epoch {states['epoch']} and Global.epochs is {self.epochs}: "
+                    "there is nothing left to train"
+                )
+
+    def _check_evaluation_images(self) -> None:
+        """Find query and gallery images that cannot be opened before an epoch is spent."""
+        if not self.config["Global"]["eval_during_train"]:
+            return
+        for loader in (self.query_dataloader, self.gallery_dataloader):
+            loader.dataset.require_openable()
 
     def _train_one_epoch(self, epoch: int, print_batch_step: int) -> None:
         """Takes the place of PaddleClas's ``train_epoch``, which it calls: the epoch hook."""
@@ -220,8 +255,10 @@ def _prepare(config: Any, mode: str) -> None:
     # PaddleClas seeds with 0 where there is no seed; say so, and use it for our generators too.
     if options.get("seed") is None:
         options["seed"] = 0
-    if mode == "train" and not config.get("DataLoader", {}).get("Train"):
-        raise ConfigError("training needs the section DataLoader.Train")
+    if mode == "train":
+        for section, part in (("DataLoader", "Train"), ("Loss", "Train"), ("Optimizer", "lr")):
+            if not (config.get(section) or {}).get(part):
+                raise ConfigError(f"training needs {section}.{part}")
     if mode == "eval" or (mode == "train" and options["eval_during_train"]):
         parts = (config.get("DataLoader") or {}).get("Eval") or {}
         if not (parts.get("Query") and parts.get("Gallery")):

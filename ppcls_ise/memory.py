@@ -4,6 +4,9 @@
 import paddle
 import paddle.nn.functional as F
 
+from ppcls_ise.errors import ConfigError
+from ppcls_ise.tensors import as_labels, as_rows
+
 _UPDATES = ("hard", "mean")
 
 
@@ -25,20 +28,26 @@ class ClusterMemory:
     and `ppcls_ise.heads` calls `update` from a gradient hook, which is the same moment.
 
     Args:
-        momentum: weight of the old prototype, in [0, 1).
+        momentum: weight of the old prototype, in [0, 1].
         temperature: positive.
         update: ``"hard"`` or ``"mean"``.
+
+    Raises:
+        ConfigError: (a ValueError) a parameter is out of range.
     """
 
     def __init__(self, momentum: float, temperature: float, update: str = "hard") -> None:
-        if not 0.0 <= momentum < 1.0:
-            raise ValueError(f"momentum has to be in [0, 1), got {momentum} (Arch.Head.momentum)")
+        if not 0.0 <= momentum <= 1.0:
+            raise ConfigError(f"momentum has to be in [0, 1], got {momentum} (Arch.Head.momentum)")
         if not temperature > 0.0:
-            raise ValueError(
+            raise ConfigError(
                 f"temperature has to be positive, got {temperature} (Arch.Head.temperature)"
             )
         if update not in _UPDATES:
-            raise ValueError(f"update has to be one of {_UPDATES}, got {update!r}")
+            raise ConfigError(
+                f"the memory's update rule has to be one of {', '.join(_UPDATES)}, got "
+                f"{update!r} (Arch.Head.memory)"
+            )
         self.momentum = float(momentum)
         self.temperature = float(temperature)
         self.update_rule = update
@@ -56,16 +65,16 @@ class ClusterMemory:
         return self._prototypes
 
     def reset(self, centroids: paddle.Tensor) -> None:
-        """Forget everything and start from ``centroids`` [C, D] (array or tensor, unit rows)."""
-        if not isinstance(centroids, paddle.Tensor):
-            centroids = paddle.to_tensor(centroids)
-        self._prototypes = centroids.detach().clone()
+        """Forget everything and start from ``centroids`` [C, D], unit rows (array or tensor; kept
+        as float32)."""
+        self._prototypes = as_rows(centroids, paddle.float32).detach().clone()
         self._prototypes.stop_gradient = True
 
     def logits(self, features: paddle.Tensor) -> paddle.Tensor:
         """Similarity of the normalized ``features`` [R, D] to every prototype over the
         temperature: [R, C]. Differentiable in the features."""
-        return self.logits_of_unit_rows(F.normalize(features, axis=1, epsilon=1e-12))
+        rows = as_rows(features, paddle.float32)
+        return self.logits_of_unit_rows(F.normalize(rows, axis=1, epsilon=1e-12))
 
     def logits_of_unit_rows(self, rows: paddle.Tensor) -> paddle.Tensor:
         """As `logits`, for rows that are normalized already."""
@@ -80,9 +89,13 @@ class ClusterMemory:
         Args:
             features: rows in batch order, normalized here.
             labels: [R] int64, each in 0 .. C-1.
+
+        Raises:
+            ValueError: a label is out of range; nothing has changed then.
         """
-        rows = F.normalize(features.detach(), axis=1, epsilon=1e-12)
-        labels = labels.detach().reshape([-1])
+        rows = as_rows(features, paddle.float32).detach()
+        rows = F.normalize(rows, axis=1, epsilon=1e-12)
+        labels = as_labels(labels, rows.shape[0], below=self.prototypes.shape[0])
         update = self._update_hard if self.update_rule == "hard" else self._update_mean
         update(rows, labels)
 
@@ -113,5 +126,6 @@ class ClusterMemory:
         moved = self.momentum * paddle.gather(self.prototypes, targets) + (
             1.0 - self.momentum
         ) * paddle.gather(rows, chosen)
-        moved = moved / paddle.linalg.norm(moved, axis=1, keepdim=True)
+        # The bound only matters for an exactly zero sum, where the plain norm would give NaN.
+        moved = moved / paddle.linalg.norm(moved, axis=1, keepdim=True).clip(min=1e-12)
         paddle.scatter_(self.prototypes, targets, moved)

@@ -93,6 +93,12 @@ class PickledArrays:
     def _table(self) -> dict:
         return {}
 
+    def _tuple(self, items: Any) -> tuple:
+        """Paddle pickles a tensor inside a list as ``tuple((name, array))``."""
+        if type(items) is not tuple:
+            raise RefusedPickle("it makes a tuple of something else than a tuple")
+        return items
+
     def _no_bytes(self) -> bytes:
         return b""
 
@@ -130,6 +136,7 @@ class PickledArrays:
 
 _STEPS: dict[tuple[str, str], Callable[..., Any] | None] = {
     ("collections", "OrderedDict"): PickledArrays._table,
+    ("builtins", "tuple"): PickledArrays._tuple,
     ("numpy", "ndarray"): None,  # an argument, never called
     ("numpy", "dtype"): PickledArrays._element_type,
     ("_codecs", "encode"): PickledArrays._encode,

@@ -173,6 +173,12 @@ def register() -> None:
             setattr(module, cls.__name__, cls)
     _open_gear_list({cls.__name__: cls for cls in [*necks.NECKS, *heads.HEADS]})
     _repair_loss_logging()
+    logger().addFilter(_drop_card_count_warning)
+
+
+def _drop_card_count_warning(record: logging.LogRecord) -> bool:
+    """PaddleClas warns at every start that its recipes are for 4 cards; the plugin's are not."""
+    return "The training strategy provided by PaddleClas" not in record.getMessage()
 
 
 def _open_gear_list(gears: dict[str, type]) -> None:
@@ -260,23 +266,30 @@ def attribute_dict(values: dict[str, Any]) -> Any:
     return load("ppcls.utils.config").AttrDict(values)
 
 
+_TABLES = {
+    "dataset": "ppcls.data",
+    "sampler": "ppcls.data",
+    "transform": "ppcls.data.preprocess",
+    "backbone": "ppcls.arch",
+    "loss": "ppcls.loss",
+    "metric": "ppcls.metric",
+    "optimizer": "ppcls.optimizer.optimizer",
+    "lr": "ppcls.optimizer.learning_rate",
+}
+
+
 def lookup(kind: str, name: str) -> Any:
     """The class or function that PaddleClas would build for ``name``; None when it knows none.
 
     Args:
         kind: one of dataset, sampler, transform, backbone, loss, metric, optimizer, lr.
     """
-    module = {
-        "dataset": "ppcls.data",
-        "sampler": "ppcls.data",
-        "transform": "ppcls.data.preprocess",
-        "backbone": "ppcls.arch",
-        "loss": "ppcls.loss",
-        "metric": "ppcls.metric",
-        "optimizer": "ppcls.optimizer.optimizer",
-        "lr": "ppcls.optimizer.learning_rate",
-    }[kind]
-    return getattr(load(module), name, None)
+    return getattr(load(_TABLES[kind]), name, None)
+
+
+def names(kind: str) -> list[str]:
+    """All names of the module in which PaddleClas looks up ``kind``; see `lookup`."""
+    return dir(load(_TABLES[kind]))
 
 
 def log_scalar(engine: Any, name: str, value: float, step: int) -> None:

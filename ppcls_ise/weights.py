@@ -181,6 +181,41 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
     return report
 
 
+def check_checkpoint(model: nn.Layer, prefix: str) -> dict[str, Any]:
+    """Make sure that a checkpoint can be resumed: three plain files, and weights that fit.
+
+    Args:
+        model: the ``RecModel`` to resume.
+        prefix: path without suffix, as PaddleClas names checkpoints.
+
+    Returns:
+        Its ``.pdstates``: ``metric`` and ``epoch``.
+
+    Raises:
+        WeightsError: a file is missing, is not plain data, or is of another model.
+    """
+    for suffix in (_SUFFIX, ".pdopt", ".pdstates"):
+        if not Path(prefix + suffix).is_file():
+            raise WeightsError(
+                f"there is no checkpoint file {prefix}{suffix}. Global.checkpoints is the path "
+                "without suffix, e.g. output/ISE_market/RecModel/latest."
+            )
+    state = read_state(prefix + _SUFFIX)
+    report = compare({name: value.shape for name, value in model.state_dict().items()}, state)
+    if report.problems(optional=()):
+        raise WeightsError(
+            f"Global.checkpoints: {prefix} is of another model: {report}. To start from its "
+            "backbone and neck instead of resuming, use Global.pretrained_model."
+        )
+    states = {}
+    for suffix in (".pdopt", ".pdstates"):
+        try:
+            states = read_pickle(Path(prefix + suffix))
+        except (RefusedPickle, DamagedPickle) as error:
+            raise WeightsError(f"{prefix}{suffix} is not a safe checkpoint: {error}") from error
+    return states
+
+
 def check_rec_model_file(path: str | Path) -> None:
     """Make sure that a file holds PaddleClas's ``RecModel`` with a ResNet-50 and a batch-norm
     neck: exactly its names and shapes, a head apart.

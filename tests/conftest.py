@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared fixtures. zlib comes before everything else for Paddle 2.6 (see ppcls_ise/__init__.py)."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -38,6 +39,12 @@ def unit_rows() -> Callable[..., np.ndarray]:
         return values / np.linalg.norm(values, axis=1, keepdims=True)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def heard_logger():
+    """PaddleClas's engine cuts its logger off from pytest's."""
+    logging.getLogger("ppcls").propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -174,7 +174,9 @@ def test_all_outliers_skip_the_epoch_and_keep_the_schedule(lite_set, tmp_path):
     for name, value in engine.model.named_parameters():
         if name in before:
             np.testing.assert_array_equal(value.numpy(), before[name])
-    assert engine.lr_sch[0].get_lr() == pytest.approx(3.5e-4 * 0.01)
+    assert "the weights are those that the run began with" in log
+    first = engine.config["Optimizer"]["lr"]["learning_rate"]
+    assert engine.lr_sch[0].get_lr() == pytest.approx(first * 0.01)
 
 
 def test_one_cluster_trains(lite_set, tmp_path):
@@ -185,7 +187,7 @@ def test_one_cluster_trains(lite_set, tmp_path):
     )
     assert engine.clustering.result.num_clusters == 1
     log = log_of(tmp_path)
-    assert "1 clusters, but a batch wants 4" in log
+    assert "in one cluster" in log and "lower Clustering.eps" in log
     assert "nan" not in log.lower()
 
 
@@ -327,3 +329,57 @@ def test_gem_on_resnet_and_released_names(lite_set, tmp_path):
     out = engine.plain_model(paddle.rand([1, 3, 64, 32]))
     assert out["backbone"].shape == [1, 2048, 4, 2]  # last stage at stride 1
     assert out["features"].shape == [1, 2048]
+
+
+def spoil(path: Path, content: bytes | None) -> None:
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("suffix", ["pdparams", "pdopt", "pdstates"])
+@pytest.mark.parametrize("content", [None, b"", b"cos\nsystem\n(S'touch owned'\ntR."])
+def test_a_checkpoint_that_cannot_be_resumed_is_named(lite_set, tmp_path, suffix, content):
+    train(lite_overrides(lite_set, tmp_path / "a", Global__epochs=1, Global__seed=3))
+    latest = tmp_path / "a" / "RecModel" / "latest"
+    spoil(latest.with_suffix(f".{suffix}"), content)
+    with pytest.raises(WeightsError, match=rf"latest\.{suffix}"):
+        train(lite_overrides(lite_set, tmp_path / "b", Global__checkpoints=latest))
+    assert not Path("owned").exists()
+
+
+def test_a_checkpoint_of_another_model_is_named(lite_set, tmp_path):
+    train(lite_overrides(lite_set, tmp_path / "a", Global__epochs=1))
+    overrides = lite_overrides(
+        lite_set, tmp_path / "b", Global__checkpoints=tmp_path / "a" / "RecModel" / "latest"
+    )
+    with pytest.raises(WeightsError, match="is of another model"):
+        train([*overrides, "Arch.Backbone.channels=[8,16]", "Arch.Neck.num_features=16"])
+
+
+def test_a_checkpoint_can_be_evaluated_and_random_weights_are_refused(lite_set, tmp_path):
+    trained = train(lite_overrides(lite_set, tmp_path / "a")).last_result
+    latest = tmp_path / "a" / "RecModel" / "latest"
+    overrides = lite_overrides(lite_set, tmp_path / "b", Global__checkpoints=latest)
+    engine = engine_of(overrides, mode="eval")
+    engine.require_weights()
+    engine.eval()
+    assert engine.last_result.mAP == trained.mAP
+    with pytest.raises(WeightsError, match="Global.pretrained_model"):
+        engine_of(lite_overrides(lite_set, tmp_path / "c"), mode="eval").require_weights()
+
+
+def test_a_broken_query_image_is_found_before_an_epoch_is_spent(lite_set, tmp_path):
+    root = copy_of(lite_set, tmp_path / "set")
+    victim = sorted((root / "query").iterdir())[1]
+    victim.write_bytes(b"no image")
+    with pytest.raises(DataError, match=victim.name):
+        engine_of(lite_overrides(root, tmp_path / "run"))
+
+
+def test_no_readable_training_image(lite_set, tmp_path):
+    root = copy_of(lite_set, tmp_path / "set")
+    for path in (root / "bounding_box_train").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of the training images can be read"):
+        train(lite_overrides(root, tmp_path / "run"))

@@ -69,7 +69,7 @@ def test_reset_does_not_share_the_callers_array():
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [((1.0, 0.05), "momentum"), ((-0.1, 0.05), "momentum"), ((0.1, 0.0), "temperature")],
+    [((1.1, 0.05), "momentum"), ((-0.1, 0.05), "momentum"), ((0.1, 0.0), "temperature")],
 )
 def test_bad_parameters(arguments, word):
     with pytest.raises(ValueError, match=word):

@@ -18,6 +18,7 @@ def main() -> None:
     args = parse_args("Evaluate a person re-identification model: mAP, mINP, CMC.")
     config = get_config(args.config, args.override, profiler_options=args.profiler_options)
     engine = UnsupervisedEngine(config, mode="eval")
+    engine.require_weights()
     engine.eval()
     print(engine.last_result.table())
     engine.last_result.require_valid_queries()

@@ -12,7 +12,7 @@ from ppcls_ise.callbacks.base import Callback
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed import broadcast_array
-from ppcls_ise.errors import ConfigError
+from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.features import Features, extract, loader_of
 from ppcls_ise.metrics import cluster_quality
 
@@ -30,7 +30,8 @@ class ClusteringCallback(Callback):
         min_samples: neighbors, itself included, that make a sample a core point.
         k1: length of the neighbor lists behind the reciprocal sets.
         k2: length of the list that is averaged in local query expansion.
-        interval: cluster every so many epochs; labels and memory live on in between.
+        interval: cluster every so many epochs; labels and memory live on in between (without a
+            cluster, the next epoch tries again).
         batch_size: images per extraction batch.
         warm_up_batches: without pretrained weights, this many training-mode batches pass through
             the network before the first clustering, to fill the batch-norm running statistics;
@@ -72,7 +73,8 @@ class ClusteringCallback(Callback):
         self._warm = False
 
     def on_epoch_begin(self, engine: Any, epoch: int) -> bool:
-        if self.result is None or (epoch - 1) % self.interval == 0:
+        due = (epoch - 1) % self.interval == 0
+        if due or self.result is None or not self.result.num_clusters:
             self.warm_up(engine)
             self.cluster(engine, epoch)
         assert self.result is not None
@@ -139,8 +141,10 @@ class ClusteringCallback(Callback):
             # are the ones that count.
             chosen = generator.choice(len(dataset), size, replace=False)
             chosen = np.array_split(chosen, sampler.world_size)[sampler.rank]
-            images = np.stack([view[int(i)][0] for i in chosen])
-            model(paddle.to_tensor(images))
+            items = [view[int(i)] for i in chosen]
+            images = [image for image, label, _ in items if label[2]]  # the readable ones
+            if images:
+                model(paddle.to_tensor(np.stack(images)))
         model.head.train()
         plugin.logger().info(
             "[Cluster] no pretrained weights: warmed the batch-norm statistics with "
@@ -152,6 +156,8 @@ class ClusteringCallback(Callback):
         if not len(bad):
             return
         reasons = [str(dataset.read_error(int(i))) for i in bad[:_SHOWN]]
+        if len(bad) == len(dataset):
+            raise DataError(f"none of the training images can be read: {'; '.join(reasons)}")
         plugin.logger().warning(
             f"[Cluster] {len(bad)} of {len(dataset)} training images cannot be read and are left "
             f"out (never replaced): {'; '.join(reasons)}{'; …' if len(bad) > _SHOWN else ''}. "

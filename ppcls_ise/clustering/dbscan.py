@@ -23,6 +23,7 @@ def dbscan(graph: sparse.csr_matrix, eps: float, min_samples: int = 4) -> np.nda
 
     Args:
         graph: [N, N] symmetric, zeros stored explicitly; pairs not stored are farther than eps.
+            A dense array is taken too, every entry of it.
         eps: largest distance between neighbors.
         min_samples: neighbors of a core row, itself included; at least 1.
 
@@ -36,7 +37,7 @@ def dbscan(graph: sparse.csr_matrix, eps: float, min_samples: int = 4) -> np.nda
         raise ValueError(f"Clustering.eps must be a number >= 0, got {eps}")
     if min_samples < 1:
         raise ValueError(f"Clustering.min_samples must be at least 1, got {min_samples}")
-    matrix = sparse.csr_matrix(graph)
+    matrix = sparse.csr_matrix(graph) if sparse.issparse(graph) else _all_pairs(graph)
     count = matrix.shape[0]
     if matrix.shape[1] != count:
         raise ValueError(f"graph must be square, got shape {matrix.shape}")
@@ -63,3 +64,15 @@ def dbscan(graph: sparse.csr_matrix, eps: float, min_samples: int = 4) -> np.nda
     np.minimum.at(reached, row[border], labels[column[border]])
     labels[reached < count] = reached[reached < count]
     return labels
+
+
+def _all_pairs(distances: np.ndarray) -> sparse.csr_matrix:
+    """A dense matrix with every entry stored, zeros too (scipy would drop them)."""
+    dense = np.asarray(distances)
+    if dense.ndim != 2:
+        raise ValueError(f"graph must be square, got shape {dense.shape}")
+    rows, columns = dense.shape
+    indices = np.tile(np.arange(columns), rows)
+    return sparse.csr_matrix(
+        (dense.ravel(), indices, np.arange(0, rows * columns + 1, columns)), shape=dense.shape
+    )

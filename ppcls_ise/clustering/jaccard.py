@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 import numpy as np
@@ -82,11 +81,14 @@ def jaccard_graph(
         J < max_distance, J = 0 included, and the diagonal stored as 0.0.
 
     Raises:
-        ValueError: a length below 1, max_distance NaN, bad features, camera lengths without
-            camera_ids, camera_ids or neighbors of a wrong shape.
+        ValueError: a length below 1, max_distance NaN or above 1, bad features, camera lengths
+            without camera_ids, camera_ids or neighbors of a wrong shape.
     """
-    if math.isnan(max_distance):
-        raise ValueError("max_distance must be a number, got nan")
+    if not max_distance <= 1.0:
+        raise ValueError(
+            f"max_distance must be at most 1 (pairs at distance 1 are never stored), "
+            f"got {max_distance}"
+        )
     matrix = as_features(features)
     camera_lengths = {
         "k1_intra": k1_intra,

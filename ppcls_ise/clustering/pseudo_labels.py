@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -135,10 +134,10 @@ def generate_pseudo_labels(
         progress: called as progress(stage, done, total).
 
     Raises:
-        ValueError: eps negative or NaN, lengths below 1, bad features (see the functions above).
+        ValueError: eps not in [0, 1), lengths below 1, bad features (see the functions above).
     """
-    if math.isnan(eps) or eps < 0:
-        raise ValueError(f"Clustering.eps must be a number >= 0, got {eps}")
+    if not 0 <= eps < 1:
+        raise ValueError(f"Clustering.eps must be a Jaccard distance in [0, 1), got {eps}")
     matrix = as_features(features)
     seconds: dict[str, float] = {}
     graph = jaccard_graph(

@@ -4,6 +4,8 @@
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
@@ -59,13 +61,30 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         ImageReadError: for a missing, empty, truncated, damaged or protected file, or one that
             is not an image.
     """
+    with _opened(path) as image:
+        return np.array(image.convert("RGB"))
+
+
+def check_image_header(path: str | os.PathLike) -> None:
+    """Open a file without decoding it.
+
+    Raises:
+        ImageReadError: it is missing, empty, protected, or does not begin like an image.
+    """
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """The opened image; whatever goes wrong inside becomes an `ImageReadError`."""
     path = os.fspath(path)
     try:
         with open(path, "rb") as stream:
             if os.fstat(stream.fileno()).st_size == 0:
                 raise ImageReadError(path, "the file is empty")
             with Image.open(stream) as image:
-                return np.array(image.convert("RGB"))
+                yield image
     except ImageReadError:
         raise
     except FileNotFoundError as error:

@@ -46,7 +46,7 @@ class MarketStyleDataset(ReIDDataset):
         if not records:
             raise DataError(
                 f"{type(self).__name__}: no usable image in split {self.cls_label_path} of "
-                f"{self.locate()}; check the copy of the data set"
+                f"{self.locate()}; check that copy, or point Global.image_root to another one"
             )
         self._log_count(len(records))
         return records

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 
 from ppcls_ise import plugin
-from ppcls_ise.data.images import ImageReadError, read_image
+from ppcls_ise.data.images import ImageReadError, check_image_header, read_image
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError, DataError
 
@@ -109,6 +109,16 @@ class ReIDDataset(paddle.io.Dataset):
         except ImageReadError as error:
             return error
         return None
+
+    def require_openable(self) -> None:
+        """Open every file up to its header; about 0.1 ms each.
+
+        Raises:
+            ImageReadError: for the first that is missing, empty or no image. A damage further
+                inside shows only when the image is read.
+        """
+        for path in self.images:
+            check_image_header(path)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -209,10 +209,17 @@ class IdentitySampler(paddle.io.BatchSampler):
         per_batch = self.batch_size * self.world_size // self.num_instances
         if num_clusters == 0:
             return
-        if num_clusters < per_batch:
+        if num_clusters == 1:
+            logger.warning(
+                "epoch %d: all clustered images are in one cluster, so there is nothing to tell "
+                "apart: lower Clustering.eps",
+                self.epoch,
+            )
+        elif num_clusters < per_batch:
             logger.warning(
                 "epoch %d: %d clusters, but a batch wants %d; every batch holds all clusters once. "
-                "Raise the clustering eps, or lower DataLoader.Train.sampler.batch_size",
+                "Change Clustering.eps if there should be more clusters, or lower "
+                "DataLoader.Train.sampler.batch_size",
                 self.epoch,
                 num_clusters,
                 per_batch,

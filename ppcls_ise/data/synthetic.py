@@ -362,7 +362,7 @@ def make_synthetic(
         if not overwrite:
             raise DataError(
                 f"{target} exists and cannot be reused: {problem}. Choose another folder (--out) "
-                "or replace it (--overwrite)."
+                "or replace it (--overwrite; for the demo, choose another Global.image_root)."
             )
         if not (target / PARAMETERS_FILE).is_file():
             raise DataError(

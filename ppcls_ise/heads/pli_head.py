@@ -7,7 +7,9 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.heads.memory_head import MemoryHead
+from ppcls_ise.tensors import as_labels, as_rows
 
 
 def pli_degree(progress: float, base_lambda: float = 1.0) -> float:
@@ -19,7 +21,12 @@ def pli_degree(progress: float, base_lambda: float = 1.0) -> float:
     Args:
         progress: ``t`` in [0, 1].
         base_lambda: 1.0 in the released recipes.
+
+    Raises:
+        ValueError: the progress is out of range.
     """
+    if not 0.0 <= progress <= 1.0:
+        raise ValueError(f"progress has to be in [0, 1], got {progress}")
     return 0.5 * base_lambda * math.log(1.0 + (math.e - 1.0) * progress)
 
 
@@ -50,9 +57,15 @@ def generate_support_samples(
     Returns:
         supports [B*K, D] with row b's supports at b*K .. b*K + K-1, support_labels [B*K] int64,
         neighbor_index [B, K] int64 (a row's own label where no other cluster is left).
+
+    Raises:
+        ValueError: K < 1, or labels that do not fit rows and centroids.
     """
-    labels = labels.reshape([-1])
-    centroids = centroids.detach()
+    if topk < 1:
+        raise ValueError(f"topk has to be at least 1, got {topk}")
+    features = as_rows(features)
+    centroids = as_rows(centroids, features.dtype).detach()
+    labels = as_labels(labels, features.shape[0], below=centroids.shape[0])
     num_rows, num_clusters = features.shape[0], centroids.shape[0]
     with paddle.no_grad():
         similarity = paddle.matmul(features, centroids, transpose_y=True)  # [B, C]
@@ -94,7 +107,7 @@ class PLIHead(MemoryHead):
     ) -> None:
         super().__init__(momentum, temperature, memory)
         if topk < 1:
-            raise ValueError(f"topk has to be at least 1, got {topk} (Arch.Head.topk)")
+            raise ConfigError(f"topk has to be at least 1, got {topk} (Arch.Head.topk)")
         self.topk = topk
         self.base_lambda = base_lambda
         self.support_in_memory = support_in_memory

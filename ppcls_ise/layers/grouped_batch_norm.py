@@ -5,6 +5,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ppcls_ise.errors import ConfigError
+
 
 def differentiable(bias: paddle.Tensor) -> paddle.Tensor:
     """``bias``, or for a frozen one a stand-in whose gradient goes nowhere.
@@ -53,7 +55,7 @@ class GroupedBatchNorm(nn.Layer):
 
     Parameters and buffers are those of the layer it replaces, under the same names, so weight
     files do not change. A batch of fewer than ``group_size`` rows is one group; a last, shorter
-    group is normalized on its own.
+    group is normalized on its own (a single row joins the group before it).
 
     Args:
         source: the batch-norm layer to replace (``nn.BatchNorm``, ``nn.BatchNorm1D/2D``).
@@ -63,7 +65,7 @@ class GroupedBatchNorm(nn.Layer):
     def __init__(self, source: nn.Layer, group_size: int) -> None:
         super().__init__()
         if group_size < 2:
-            raise ValueError(f"bn_group_size has to be at least 2, got {group_size}")
+            raise ConfigError(f"Arch.bn_group_size has to be at least 2, got {group_size}")
         self.group_size = group_size
         self.momentum = source._momentum
         self.epsilon = source._epsilon
@@ -86,7 +88,10 @@ class GroupedBatchNorm(nn.Layer):
 
     def _sections(self, num_rows: int) -> list[int]:
         whole, rest = divmod(num_rows, self.group_size)
-        return [self.group_size] * whole + [rest] * (rest > 0)
+        sections = [self.group_size] * whole + [rest] * (rest > 0)
+        if rest == 1 and whole:  # one row alone would be normalized to zero
+            sections[-2:] = [self.group_size + 1]
+        return sections
 
     def _normalize(self, x, mean, variance, *, training: bool) -> paddle.Tensor:
         scale = self.weight, differentiable(self.bias)

@@ -5,6 +5,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppcls_ise.errors import ConfigError
+from ppcls_ise.tensors import as_labels, as_rows
+
 
 def label_preserving_loss(
     features: paddle.Tensor,
@@ -41,10 +44,16 @@ def label_preserving_loss(
         Scalar (0-D), differentiable in features and supports.
 
     Raises:
-        ValueError: a label has no support sample, or the temperature is not positive.
+        ValueError: a label has no support sample, labels do not fit the rows, there are no rows,
+            or the temperature is not positive.
     """
-    if not temperature > 0.0:
-        raise ValueError(f"temperature has to be positive, got {temperature}")
+    _check_temperature(temperature)
+    features = as_rows(features)
+    supports = as_rows(supports, features.dtype)
+    labels = as_labels(labels, features.shape[0])
+    support_labels = as_labels(support_labels, supports.shape[0])
+    if not features.shape[0] or not supports.shape[0]:
+        raise ValueError("the label-preserving loss needs at least one row and one support")
     members, anchor_group = _group_by_label(labels.numpy(), support_labels.numpy())
     num_rows, num_groups, width = features.shape[0], members.shape[0], members.shape[1]
 
@@ -62,6 +71,13 @@ def label_preserving_loss(
     positive = (smallest * own).sum(axis=1)
     negative = (largest * (1.0 - own)).sum(axis=1)
     return -paddle.log(positive / (positive + negative + 1e-6) + 1e-6).mean()
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0.0:
+        raise ConfigError(
+            f"temperature has to be positive, got {temperature} (Loss.Train, LPLoss.temperature)"
+        )
 
 
 def _select(values: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
@@ -100,6 +116,7 @@ class LPLoss(nn.Layer):
 
     def __init__(self, temperature: float = 0.6) -> None:
         super().__init__()
+        _check_temperature(temperature)
         self.temperature = temperature
 
     def forward(self, output: dict, batch_labels: paddle.Tensor) -> dict[str, paddle.Tensor]:

@@ -5,6 +5,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.layers import FrozenBiasBatchNorm1D, GeMPooling
 
 _POOLINGS = ("none", "avg", "gem")
@@ -25,7 +26,7 @@ class ReIDNeck(nn.Layer):
     def __init__(self, num_features: int, pooling: str = "none") -> None:
         super().__init__()
         if pooling not in _POOLINGS:
-            raise ValueError(
+            raise ConfigError(
                 f"pooling has to be one of {_POOLINGS}, got {pooling!r} (Arch.Neck.pooling)"
             )
         self.num_features = num_features
@@ -42,7 +43,7 @@ class ReIDNeck(nn.Layer):
             x = F.adaptive_avg_pool2d(x, 1)
         x = x.flatten(1)
         if x.shape[1] != self.num_features:
-            raise ValueError(
+            raise ConfigError(
                 f"the neck got {x.shape[1]} values per image, not num_features="
                 f"{self.num_features}: set Arch.Neck.num_features to the backbone's channels, "
                 "and Arch.Neck.pooling to avg or gem where the backbone does not pool"

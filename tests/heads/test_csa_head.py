@@ -229,7 +229,7 @@ def test_parameters_are_in_the_weights():
         ({"memory": "median"}, r"Arch\.Head\.memory"),
         ({"initialization": "zero"}, r"Arch\.Head\.initialization"),
         ({"max_samples": 0}, r"Arch\.Head\.max_samples"),
-        ({"momentum": 1.0}, r"Arch\.Head\.momentum"),
+        ({"momentum": 1.1}, r"Arch\.Head\.momentum"),
     ],
 )
 def test_bad_parameters(options, words):
