@@ -2,18 +2,20 @@
 """PaddleClas's engine with an epoch hook, re-ID evaluation and checked weights."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import paddle
 import paddle.distributed as dist
 from paddle import nn
+from paddle.io import DataLoader
 
 from ppcls_ise import plugin
 from ppcls_ise.callbacks import Callback, ClusteringCallback, EpochReport
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.errors import ConfigError, WeightsError
-from ppcls_ise.features import extract, require_readable
+from ppcls_ise.features import Features, extract, require_readable
 from ppcls_ise.heads import HEADS, MemoryHead
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
@@ -217,6 +219,11 @@ class UnsupervisedEngine(Engine):
             plugin.log_scalar(self, name, value, epoch)
         return result.mAP
 
+    def extract(self, loader: DataLoader, *, title: str) -> Features:
+        """`ppcls_ise.features.extract` with this engine's model and precision."""
+        precision = partial(plugin.precision, self, is_eval=True)
+        return extract(self.model, loader, title=title, precision=precision)
+
     def query_and_gallery(self) -> tuple[Side, Side]:
         """Features, identities and cameras of both sides, in the order of their data sets.
 
@@ -228,7 +235,7 @@ class UnsupervisedEngine(Engine):
             ("query", self.query_dataloader),
             ("gallery", self.gallery_dataloader),
         ):
-            features = extract(self.model, loader, title=f"{title} features")
+            features = self.extract(loader, title=f"{title} features")
             require_readable(features, loader.dataset, title=title)
             sides.append((features.values, loader.dataset.pids, loader.dataset.camids))
         return sides[0], sides[1]

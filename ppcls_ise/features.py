@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ordered feature extraction."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +43,13 @@ def loader_of(
 
 
 @paddle.no_grad()
-def extract(model: nn.Layer, loader: DataLoader, *, title: str) -> Features:
+def extract(
+    model: nn.Layer,
+    loader: DataLoader,
+    *,
+    title: str,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Features:
     """Evaluation-mode features of every image behind ``loader`` (spec: section 10).
 
     ``N(BN(pooled))`` of the single image. The order is the data set's whatever the loader's;
@@ -51,6 +59,7 @@ def extract(model: nn.Layer, loader: DataLoader, *, title: str) -> Features:
         model: a ``RecModel``; its mode is restored afterwards.
         loader: over a `ReIDDataset` (or a view of one).
         title: for the progress bar, which is shown on terminals only.
+        precision: makes the mixed-precision context of a batch.
 
     Raises:
         DataError: a feature is not finite; names the image.
@@ -62,7 +71,8 @@ def extract(model: nn.Layer, loader: DataLoader, *, title: str) -> Features:
     parts: list[np.ndarray] = []
     marks: list[np.ndarray] = []
     for images, labels, *_ in tqdm(loader, desc=title, unit="batch", leave=False, disable=None):
-        output = model(images, labels)["features"]
+        with precision():
+            output = model(images, labels)["features"]
         parts.append(output.astype("float32").numpy())
         marks.append(labels.numpy()[:, 1:])
     if was_training:

@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -290,6 +291,18 @@ def lookup(kind: str, name: str) -> Any:
 def names(kind: str) -> list[str]:
     """All names of the module in which PaddleClas looks up ``kind``; see `lookup`."""
     return dir(load(_TABLES[kind]))
+
+
+def precision(engine: Any, *, is_eval: bool) -> AbstractContextManager[Any]:
+    """The mixed-precision context of ``engine`` as its own code enters it; nothing without AMP.
+
+    Develop keeps it as ``auto_cast``; 2.4.2 spells it out in every place.
+    """
+    if hasattr(engine, "auto_cast"):
+        return engine.auto_cast(is_eval=is_eval)
+    if engine.amp and (engine.amp_eval or not is_eval):
+        return importlib.import_module("paddle").amp.auto_cast(level=engine.amp_level)
+    return nullcontext()
 
 
 def log_scalar(engine: Any, name: str, value: float, step: int) -> None:

@@ -30,6 +30,18 @@ def read_reference(path: Path) -> dict[str, np.ndarray]:
         return {name: content[name] for name in content.files}
 
 
+def numeric_gradient(function, values, step=1e-6):
+    """Central differences of a scalar function, float64."""
+    gradient = np.zeros_like(values)
+    for place in np.ndindex(values.shape):
+        moved = values.copy()
+        moved[place] += step
+        high = function(moved)
+        moved[place] -= 2 * step
+        gradient[place] = (high - function(moved)) / (2 * step)
+    return gradient
+
+
 @pytest.fixture
 def unit_rows() -> Callable[..., np.ndarray]:
     """Random unit rows: unit_rows(generator, n, d)."""

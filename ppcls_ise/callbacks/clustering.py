@@ -13,7 +13,7 @@ from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed import broadcast_array
 from ppcls_ise.errors import ConfigError, DataError
-from ppcls_ise.features import Features, extract, loader_of
+from ppcls_ise.features import Features, loader_of
 from ppcls_ise.metrics import cluster_quality
 
 _SHOWN = 5
@@ -105,7 +105,7 @@ class ClusteringCallback(Callback):
             num_workers=engine.num_workers,
             device=engine.device,
         )
-        return extract(engine.model, loader, title="clustering features")
+        return engine.extract(loader, title="clustering features")
 
     def _label(self, features: Features, seconds: dict[str, float]) -> PseudoLabels:
         """Labels of the readable images; an unreadable one is an outlier, so it is never drawn."""
@@ -144,7 +144,8 @@ class ClusteringCallback(Callback):
             items = [view[int(i)] for i in chosen]
             images = [image for image, label, _ in items if label[2]]  # the readable ones
             if images:
-                model(paddle.to_tensor(np.stack(images)))
+                with plugin.precision(engine, is_eval=False):
+                    model(paddle.to_tensor(np.stack(images)))
         model.head.train()
         plugin.logger().info(
             "[Cluster] no pretrained weights: warmed the batch-norm statistics with "

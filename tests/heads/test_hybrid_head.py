@@ -15,7 +15,13 @@ from ppcls_ise.losses.hybrid_loss import (
     instance_contrast_loss,
     smoothed_cross_entropy,
 )
-from tests.conftest import REPOSITORY, lite_overrides, read_reference, reference_files
+from tests.conftest import (
+    REPOSITORY,
+    lite_overrides,
+    numeric_gradient,
+    read_reference,
+    reference_files,
+)
 
 
 def log_softmax(row):
@@ -55,17 +61,6 @@ def slow_loss(version, first, second, labels, weight, convex, smoothing):
     if convex:
         return weight * first + (1 - weight) * second
     return weight * (first + (1 - weight) * second)
-
-
-def numeric_gradient(function, values, step=1e-6):
-    gradient = np.zeros_like(values)
-    for place in np.ndindex(values.shape):
-        moved = values.copy()
-        moved[place] += step
-        high = function(moved)
-        moved[place] -= 2 * step
-        gradient[place] = (high - function(moved)) / (2 * step)
-    return gradient
 
 
 @pytest.mark.parametrize("clusters", [1, 7, 99, 100, 160])

@@ -4,7 +4,7 @@ import paddle
 import pytest
 
 from ppcls_ise.losses import LPLoss, label_preserving_loss
-from tests.conftest import read_reference, reference_files
+from tests.conftest import numeric_gradient, read_reference, reference_files
 
 
 def slow_loss(features, supports, labels, support_labels, temperature):
@@ -27,17 +27,6 @@ def with_gradients(features, supports, labels, support_labels, temperature):
     )
     loss.backward()
     return float(loss), *(leaf.grad.numpy() for leaf in leaves)
-
-
-def numeric_gradient(function, values, step=1e-6):
-    gradient = np.zeros_like(values)
-    for place in np.ndindex(values.shape):
-        moved = values.copy()
-        moved[place] += step
-        high = function(moved)
-        moved[place] -= 2 * step
-        gradient[place] = (high - function(moved)) / (2 * step)
-    return gradient
 
 
 @pytest.mark.parametrize("order", ["blocks", "shuffled", "uneven"])
