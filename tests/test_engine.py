@@ -197,6 +197,18 @@ def test_interval_keeps_labels_and_memory_in_between(lite_set, tmp_path):
     assert [f"[Cluster][Epoch {e}/3]" in log for e in (1, 2, 3)] == [True, False, True]
 
 
+def test_camera_aware_clustering_uses_cameras_and_needs_them(lite_set, tmp_path):
+    overrides = lite_overrides(lite_set, tmp_path / "a", Clustering__camera_aware=True)
+    plain = train(lite_overrides(lite_set, tmp_path / "b")).clustering.result
+    aware = train([*overrides, "Clustering.k1_inter=6"]).clustering.result
+    assert aware.num_clusters > 0
+    assert not np.array_equal(aware.labels, plain.labels)
+    root = crops(tmp_path / "crops", 12)
+    overrides = lite_overrides(root, tmp_path / "c", Clustering__camera_aware=True)
+    with pytest.raises(ConfigError, match="camera_pattern"):
+        train([*overrides, *SMALL_NET], config=FOLDER)
+
+
 def test_own_folder_without_cameras_or_identities(tmp_path):
     root = crops(tmp_path / "crops", 40)
     engine = train([*lite_overrides(root, tmp_path / "run"), *SMALL_NET], config=FOLDER)
@@ -383,3 +395,32 @@ def test_no_readable_training_image(lite_set, tmp_path):
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match="none of the training images can be read"):
         train(lite_overrides(root, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "amp",
+    [
+        {"use_amp": False},
+        {"use_amp": True, "level": "O1"},
+        {"use_amp": True, "level": "O2", "use_fp16_test": True},
+    ],
+    ids=str,
+)
+def test_mixed_precision_runs(lite_set, tmp_path, amp):
+    """On a CPU it changes nothing; what can be shown is that every part accepts it."""
+    engine = train([*lite_overrides(lite_set, tmp_path, Global__epochs=1), f"AMP={amp}"])
+    assert np.isfinite(engine.last_result.mAP)
+    assert ("AMP" in engine.config) == amp["use_amp"]
+
+
+@pytest.mark.slow
+def test_static_backbone_computes_the_same(lite_set, tmp_path):
+    results = [
+        train(
+            lite_overrides(
+                lite_set, tmp_path / str(static), Global__epochs=1, Global__to_static=static
+            )
+        ).last_result
+        for static in (False, True)
+    ]
+    assert results[0].mAP == pytest.approx(results[1].mAP, abs=1e-4)

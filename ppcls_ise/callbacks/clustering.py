@@ -30,6 +30,10 @@ class ClusteringCallback(Callback):
         min_samples: neighbors, itself included, that make a sample a core point.
         k1: length of the neighbor lists behind the reciprocal sets.
         k2: length of the list that is averaged in local query expansion.
+        camera_aware: use the camera-aware Jaccard distance (spec: section 4b), which looks for
+            neighbors within the own camera and across the others apart; needs camera numbers.
+            ``k1`` and ``k2`` are not used then.
+        k1_intra, k1_inter, k2_intra, k2_inter: its list lengths.
         interval: cluster every so many epochs; labels and memory live on in between (without a
             cluster, the next epoch tries again).
         batch_size: images per extraction batch.
@@ -46,6 +50,11 @@ class ClusteringCallback(Callback):
         min_samples: int = 4,
         k1: int = 30,
         k2: int = 6,
+        camera_aware: bool = False,
+        k1_intra: int = 5,
+        k1_inter: int = 20,
+        k2_intra: int = 2,
+        k2_inter: int = 4,
         interval: int = 1,
         batch_size: int = 64,
         warm_up_batches: int = 40,
@@ -54,6 +63,10 @@ class ClusteringCallback(Callback):
             ("min_samples", min_samples, 1),
             ("k1", k1, 1),
             ("k2", k2, 1),
+            ("k1_intra", k1_intra, 1),
+            ("k1_inter", k1_inter, 1),
+            ("k2_intra", k2_intra, 1),
+            ("k2_inter", k2_inter, 1),
             ("interval", interval, 1),
             ("batch_size", batch_size, 1),
             ("warm_up_batches", warm_up_batches, 0),
@@ -65,7 +78,16 @@ class ClusteringCallback(Callback):
         if not isinstance(eps, int | float) or not 0.0 <= eps < 1.0:
             raise ConfigError(f"Clustering.eps has to be a Jaccard distance in [0, 1), got {eps!r}")
         self.transform_ops = transform_ops
-        self.eps, self.min_samples, self.k1, self.k2 = float(eps), min_samples, k1, k2
+        self.eps, self.min_samples = float(eps), min_samples
+        self.lengths: dict[str, int] = {"k1": k1, "k2": k2}
+        self.camera_aware = camera_aware
+        if camera_aware:
+            self.lengths = {
+                "k1_intra": k1_intra,
+                "k1_inter": k1_inter,
+                "k2_intra": k2_intra,
+                "k2_inter": k2_inter,
+            }
         self.interval = interval
         self.batch_size = batch_size
         self.warm_up_batches = warm_up_batches
@@ -90,7 +112,7 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         seconds = {"features": time.perf_counter() - started}
         self._report_quarantine(engine, features, dataset)
-        self.result = self._label(features, seconds)
+        self.result = self._label(features, dataset.camids, seconds)
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
             engine.head.reset_memory(
@@ -107,12 +129,21 @@ class ClusteringCallback(Callback):
         )
         return engine.extract(loader, title="clustering features")
 
-    def _label(self, features: Features, seconds: dict[str, float]) -> PseudoLabels:
+    def _label(
+        self, features: Features, camids: np.ndarray | None, seconds: dict[str, float]
+    ) -> PseudoLabels:
         """Labels of the readable images; an unreadable one is an outlier, so it is never drawn."""
         rows = np.flatnonzero(features.readable)
-        part = generate_pseudo_labels(
-            features.values[rows], self.eps, self.min_samples, self.k1, self.k2
-        )
+        options: dict[str, Any] = dict(self.lengths)
+        if self.camera_aware:
+            if camids is None:
+                raise ConfigError(
+                    "Clustering.camera_aware needs camera numbers, and the training images have "
+                    "none: name them (camera_from_folder or camera_pattern of "
+                    "DataLoader.Train.dataset), or set Clustering.camera_aware=False"
+                )
+            options["camera_ids"] = camids[rows]
+        part = generate_pseudo_labels(features.values[rows], self.eps, self.min_samples, **options)
         labels = np.full(len(features.values), -1, np.int64)
         labels[rows] = part.labels
         # Equal features give equal labels, but nothing rests on it: process 0's hold for all.
