@@ -155,7 +155,7 @@ def test_labels_that_do_not_fit_are_an_error(labels, clusters, word):
 def test_bad_use_says_what_to_change():
     for version in (1, 2):
         with pytest.raises(ValueError, match="momentum"):
-            memory_of(version, 1.0)
+            memory_of(version, 1.1)
         with pytest.raises(RuntimeError, match="reset"):
             _ = memory_of(version).rows
     with pytest.raises(ValueError, match=r"Arch\.Head\.num_instances"):
