@@ -1,58 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration: PaddleClas's YAML and ``-c`` / ``-o``, with a closed set of keys."""
+"""Configuration: PaddleClas's YAML and ``-c`` / ``-o``."""
 
 import argparse
 import ast
-import difflib
-import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import paddle
+import yaml
 
 from ppcls_ise import plugin
-from ppcls_ise.callbacks.clustering import ClusteringCallback
+from ppcls_ise.config_check import check_config, loaders_of
 from ppcls_ise.errors import ConfigError
 
-_SECTIONS = "Global AMP Arch Loss Optimizer DataLoader Metric Clustering profiler_options".split()
-_GLOBAL = (
-    # read by PaddleClas's engine
-    "checkpoints pretrained_model output_dir device save_interval eval_during_train eval_interval "
-    "start_eval_epoch epochs print_batch_step use_visualdl image_shape save_inference_dir "
-    "eval_mode seed to_static log_ranks print_mem_info distributed "
-    # added by the plugin
-    "image_root"
-).split()
-_AMP = "use_amp scale_loss use_dynamic_loss_scaling use_fp16_test level".split()
-_ARCH = (
-    "name infer_output_key infer_add_softmax is_rec use_sync_bn Backbone BackboneStopLayer Neck "
-    "Head bn_group_size"
-).split()
-_LOADER = "num_workers use_shared_memory".split()
-# Most factories of PaddleClas pass what they do not know on to the network's class.
-_BACKBONE = (
-    "name pretrained use_ssld class_num lr_mult_list return_patterns return_stages stride_list "
-    "input_image_channel data_format"
-).split()
 _WORDS = {
     **dict.fromkeys(("true", "yes", "on"), True),
     **dict.fromkeys(("false", "no", "off"), False),
     **dict.fromkeys(("null", "none", "~"), None),
 }
-_KINDS = {
-    "int": (int, "a whole number"),
-    "float": (int | float, "a number"),
-    "str": (str, "a text"),
-    "bool": (bool, "True or False"),
-}
-_DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
-_PATHS = ("output_dir", "image_root", "pretrained_model", "checkpoints", "save_inference_dir")
-# Necks and heads that PaddleClas has itself.
-_GEARS = (
-    "ArcMargin CosMargin CircleMargin FC VehicleNeck Tanh BNNeck AdaMargin FRFNHead "
-    "MetaBNNeck MultiHeadAttention"
-).split()
 
 
 def parse_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -83,11 +48,14 @@ def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: An
         PaddleClas's ``AttrDict``.
 
     Raises:
-        ConfigError: no such file, a malformed override, or a key that nothing reads.
+        ConfigError: no such file, no YAML, a malformed override, or a key that nothing reads.
     """
     if not Path(path).is_file():
         raise ConfigError(f"there is no config file {path} (-c)")
-    config = plugin.parse_config(path)
+    try:
+        config = plugin.parse_config(path)
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} is no YAML file of sections: {error}") from error
     for option in overrides:
         key, equals, value = option.partition("=")
         if not equals or not key:
@@ -139,7 +107,7 @@ def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
 
 def _fill_image_root(config: Any) -> None:
     """Give every data set that names no ``image_root`` the one of ``Global``."""
-    for path, part in _loaders(config.get("DataLoader") or {}):
+    for path, part in loaders_of(config.get("DataLoader") or {}):
         if isinstance(part["dataset"].get("image_root", ""), str):
             own = part["dataset"].get("image_root")
             part["dataset"] |= {"image_root": str(Path(own).expanduser())} if own else {}
@@ -149,237 +117,3 @@ def _fill_image_root(config: Any) -> None:
             if not config["Global"].get("image_root"):
                 raise ConfigError("set Global.image_root to the folder that holds the data set")
             part["dataset"]["image_root"] = config["Global"]["image_root"]
-
-
-def check_config(config: Any) -> None:
-    """Make sure that something reads every key, and that the plugin can work with the rest.
-
-    Raises:
-        ConfigError: names the key and the nearest known one, or what has to be changed.
-    """
-    _known(config, _SECTIONS, "")
-    for section in ("Global", "Arch"):
-        if not isinstance(config.get(section), dict):
-            raise ConfigError(f"the config has no section {section}")
-    _known(config["Global"], _GLOBAL, "Global")
-    _known(config.get("AMP") or {}, _AMP, "AMP")
-    _check_global(config["Global"])
-    _check_arch(config["Arch"])
-    _check_loaders(config.get("DataLoader") or {})
-    _check_list(config.get("Loss"), "loss", "Loss", extra=("weight",))
-    _check_list(config.get("Metric"), "metric", "Metric")
-    _check_optimizer(config.get("Optimizer") or {})
-    clustering = config.get("Clustering") or {}
-    _known(clustering, _parameters(ClusteringCallback), "Clustering")
-    _check_transforms(clustering.get("transform_ops"), "Clustering")
-
-
-def _check_global(options: Any) -> None:
-    required = {"output_dir", "device", "epochs", "print_batch_step", "save_interval"}
-    if missing := sorted(required - set(options)):
-        raise ConfigError(f"Global lacks {', '.join(missing)}")
-    defaults = {
-        "checkpoints": None,
-        "pretrained_model": None,
-        "use_visualdl": False,
-        "eval_during_train": False,
-        "eval_interval": 1,
-        "eval_mode": "retrieval",
-    }
-    for key, value in defaults.items():
-        options.setdefault(key, value)
-    for key in _PATHS:
-        if (value := options.get(key)) is not None:
-            if not isinstance(value, str):
-                raise ConfigError(f"Global.{key} has to be a path, got {value!r}")
-            options[key] = str(Path(value).expanduser()) if value else None
-    if options["device"] not in _DEVICES:
-        raise ConfigError(
-            f"Global.device has to be one of {', '.join(_DEVICES)}, got {options['device']!r}"
-        )
-    seed = options.get("seed")
-    if seed is not None and (not isinstance(seed, int) or seed < 0):
-        raise ConfigError(f"Global.seed has to be a whole number >= 0, got {seed!r}")
-    for key in ("eval_during_train", "use_visualdl"):
-        if not isinstance(options[key], bool):
-            raise ConfigError(f"Global.{key} has to be True or False, got {options[key]!r}")
-    if options["eval_mode"] != "retrieval":
-        raise ConfigError(f"Global.eval_mode has to be retrieval, not {options['eval_mode']!r}")
-    if options["device"] == "gpu" and not paddle.is_compiled_with_cuda():
-        raise ConfigError(
-            "Global.device is gpu, but the installed PaddlePaddle is a CPU build. "
-            "Add -o Global.device=cpu, or install paddlepaddle-gpu (see the README)."
-        )
-    for key in ("epochs", "print_batch_step", "eval_interval", "save_interval"):
-        if type(options[key]) is not int or options[key] < 1:
-            raise ConfigError(f"Global.{key} has to be a whole number >= 1, got {options[key]!r}")
-
-
-def _check_arch(arch: Any) -> None:
-    _known(arch, _ARCH, "Arch")
-    if arch.get("name") != "RecModel":
-        raise ConfigError(f"Arch.name has to be RecModel, not {arch.get('name')!r}")
-    from ppcls_ise import heads, necks
-
-    group_size = arch.get("bn_group_size")
-    if group_size is not None and (type(group_size) is not int or group_size < 2):
-        raise ConfigError(
-            f"Arch.bn_group_size has to be a whole number >= 2 or null, got {group_size!r}"
-        )
-    backbone = arch.get("Backbone")
-    if not isinstance(backbone, dict):
-        raise ConfigError(f"Arch.Backbone has to be a section with a name, got {backbone!r}")
-    factory = plugin.lookup("backbone", str(backbone.get("name")))
-    if factory is None:
-        raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
-    _known(backbone, [*_BACKBONE, *_parameters(factory)], "Arch.Backbone")
-    for part in ("BackboneStopLayer", "Neck", "Head"):
-        if part in arch and not arch[part]:
-            del arch[part]  # PaddleClas takes the key for the thing
-    for part, classes in (("Neck", necks.NECKS), ("Head", heads.HEADS)):
-        if part not in arch:
-            continue
-        by_name = {cls.__name__: cls for cls in classes}
-        name = arch[part].get("name")
-        if name in by_name:
-            _known(arch[part], ["name", *_parameters(by_name[name])], f"Arch.{part}")
-            _check_types(arch[part], by_name[name], f"Arch.{part}")
-        elif name not in _GEARS:
-            raise ConfigError(f"Arch.{part}.name: {_unknown(name, [*by_name, *_GEARS])}")
-
-
-def _loaders(section: Any) -> list[tuple[str, Any]]:
-    """Path and content of every loader that the section ``DataLoader`` describes."""
-    parts = {"DataLoader.Train": section.get("Train")}
-    for name, part in (section.get("Eval") or {}).items():
-        parts[f"DataLoader.Eval.{name}"] = part
-    return [(path, part) for path, part in parts.items() if part]
-
-
-def _check_loaders(section: Any) -> None:
-    _known(section, ["Train", "Eval"], "DataLoader")
-    _known(section.get("Eval") or {}, ["Query", "Gallery"], "DataLoader.Eval")
-    for path, part in _loaders(section):
-        _known(part, ["dataset", "sampler", "loader"], path)
-        loader = part.get("loader") or {}
-        _known(loader, _LOADER, f"{path}.loader")
-        workers = loader.get("num_workers")
-        if type(workers) is not int or workers < 0:
-            raise ConfigError(
-                f"{path}.loader.num_workers has to be a whole number >= 0, got {workers!r}"
-            )
-        if not isinstance(part.get("dataset"), dict) or not isinstance(part.get("sampler"), dict):
-            raise ConfigError(f"{path} needs a dataset and a sampler")
-        if path != "DataLoader.Train" and part["sampler"].get("drop_last"):
-            raise ConfigError(
-                f"{path}.sampler.drop_last has to be False: an evaluation counts every image"
-            )
-        for kind in ("dataset", "sampler"):
-            options = part.get(kind) or {}
-            _check_named(options, kind, f"{path}.{kind}")
-        _check_transforms(part["dataset"].get("transform_ops"), f"{path}.dataset")
-
-
-def _check_transforms(ops: Any, path: str) -> None:
-    if not isinstance(ops or [], list):
-        raise ConfigError(f"{path}.transform_ops has to be a list, got {ops!r}")
-    for i, op in enumerate(ops or []):
-        _check_entry(op, "transform", f"{path}.transform_ops.{i}")
-
-
-def _check_optimizer(options: Any) -> None:
-    if not options:
-        return
-    _check_named(options, "optimizer", "Optimizer", extra=("lr", "regularizer", "clip_norm"))
-    _known(options.get("regularizer") or {}, ["name", "coeff"], "Optimizer.regularizer")
-    if isinstance(options.get("lr"), dict):
-        _check_named(options["lr"], "lr", "Optimizer.lr", extra=("by_epoch",))
-        for key in ("learning_rate", "gamma", "step_size"):
-            if not isinstance(options["lr"].get(key, 1.0), int | float):
-                raise ConfigError(
-                    f"Optimizer.lr.{key} has to be a number, got {options['lr'][key]!r}"
-                )
-
-
-def _check_list(section: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
-    _known(section or {}, ["Train", "Eval"], path)
-    for name, entries in (section or {}).items():
-        if not isinstance(entries or [], list):
-            raise ConfigError(f"{path}.{name} has to be a list, got {entries!r}")
-        for i, entry in enumerate(entries or []):
-            _check_entry(entry, kind, f"{path}.{name}.{i}", extra=extra)
-    if kind == "loss" and section and len(section.get("Train") or []) == 1:
-        (only,) = section["Train"][0].values()
-        if only.get("weight", 1.0) != 1.0:
-            raise ConfigError(
-                f"Loss.Train.0: PaddleClas ignores the weight ({only['weight']}) of a single loss; "
-                "set it to 1.0 and scale Optimizer.lr.learning_rate instead"
-            )
-
-
-def _check_entry(entry: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
-    if not isinstance(entry, dict) or len(entry) != 1:
-        raise ConfigError(f"{path} has to be one name with its options, got {entry!r}")
-    ((name, options),) = entry.items()
-    _check_named({"name": name, **(options or {})}, kind, f"{path}.{name}", extra=extra)
-
-
-def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
-    if "name" not in options:
-        return
-    cls = plugin.lookup(kind, str(options["name"]))
-    if cls is None:
-        known = [name for name in plugin.names(kind) if name[:1].isupper()]
-        raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
-    _known(options, ["name", *extra, *_parameters(cls)], path)
-    if cls.__module__.startswith("ppcls_ise."):
-        _check_types(options, cls, path)
-
-
-def _check_types(options: Any, cls: Any, path: str) -> None:
-    """Hold the options of one of the plugin's classes against its annotations."""
-    parameters = inspect.signature(cls.__init__).parameters
-    for key, value in options.items():
-        annotation = parameters[key].annotation if key in parameters else None
-        kind = getattr(annotation, "__name__", annotation)
-        if kind not in _KINDS:
-            continue
-        types, words = _KINDS[kind]
-        if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
-            raise ConfigError(f"{path}.{key} has to be {words}, got {value!r}")
-
-
-def _unknown(name: Any, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
-    return f"PaddleClas and the plugin know no {name!r}. Did you mean {nearest[0]}?"
-
-
-def _parameters(function: Any) -> list[str]:
-    """Names that a class or function takes; those of a base class count where ``**kwargs`` are
-    handed on to it."""
-    sources = [c.__init__ for c in function.__mro__] if inspect.isclass(function) else [function]
-    names: list[str] = []
-    for source in sources:
-        if source is object.__init__:
-            break
-        parameters = inspect.signature(source).parameters.values()
-        names += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return [name for name in names if name not in ("self", "args", "dataset", "engine")]
-
-
-def _known(options: Any, allowed: Iterable[str], path: str) -> None:
-    if not isinstance(options, dict):
-        raise ConfigError(f"{path or 'the config'} has to be a section of keys, got {options!r}")
-    allowed = sorted(set(allowed))
-    for key in options:
-        if key in allowed:
-            continue
-        nearest = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"nothing reads the key {f'{path}.{key}' if path else key}. "
-            f"Did you mean {f'{path}.{nearest[0]}' if path else nearest[0]}?"
-            if nearest
-            else f"nothing reads the key {path}.{key}"
-        )

@@ -149,6 +149,8 @@ class UnsupervisedEngine(Engine):
                 "training without labels needs a head with a memory: set Arch.Head.name to "
                 f"one of {', '.join(head.__name__ for head in HEADS)}"
             )
+        if self.plain_model.neck is None:
+            raise ConfigError("training needs Arch.Neck, e.g. ReIDNeck: see configs/")
         if not isinstance(self.train_sampler, IdentitySampler):
             raise ConfigError("DataLoader.Train.sampler.name has to be IdentitySampler")
         if not self.config.get("Clustering"):

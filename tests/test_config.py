@@ -150,6 +150,14 @@ def test_what_cannot_work_says_why(override, words):
     assert all(word in str(error.value) for word in words)
 
 
+@pytest.mark.parametrize("text", ["", "a: [1", "- 1", "just text"])
+def test_a_file_that_is_no_config(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        get_config(str(path))
+
+
 def test_missing_file():
     with pytest.raises(ConfigError, match="no config file"):
         get_config("nowhere.yaml")

@@ -295,6 +295,9 @@ def test_resuming_continues_with_the_next_epoch(lite_set, tmp_path):
         ("DataLoader.Train.sampler.batch_size=15", "num_instances"),
         ("DataLoader.Eval.Query=None", "Query"),
         ("Metric=None", "Metric.Eval"),
+        ("Arch.Neck=None", "Arch.Neck"),
+        ("Loss=None", "Loss"),
+        ("Optimizer=None", "Optimizer"),
         ("Metric.Eval.0.ReIDMetric.protocol=market", "protocol"),
     ],
 )
