@@ -153,8 +153,9 @@ class UnsupervisedEngine(Engine):
             raise ConfigError("training needs Arch.Neck, e.g. ReIDNeck: see configs/")
         if not isinstance(self.train_sampler, IdentitySampler):
             raise ConfigError("DataLoader.Train.sampler.name has to be IdentitySampler")
-        if not self.config.get("Clustering"):
-            raise ConfigError("training without labels needs the section Clustering")
+        for key in ("eps", "transform_ops"):
+            if (self.config.get("Clustering") or {}).get(key) is None:
+                raise ConfigError(f"training without labels needs Clustering.{key}: see configs/")
         self.train_dataset.seed = self.train_sampler.seed = self.seed
         self.clustering = ClusteringCallback(**self.config["Clustering"])
         self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]

@@ -290,6 +290,8 @@ def test_resuming_continues_with_the_next_epoch(lite_set, tmp_path):
         ("Clustering.eps=-0.1", "Clustering.eps"),
         ("Clustering.k1=0", "Clustering.k1"),
         ("Clustering=None", "Clustering"),
+        ("Clustering.eps=None", "Clustering.eps"),
+        ("Clustering.transform_ops=None", "Clustering.transform_ops"),
         ("Arch.Head={'name': 'FC', 'embedding_size': 128, 'class_num': 3}", "Arch.Head.name"),
         ("DataLoader.Train.sampler={'name': 'BatchSampler', 'batch_size': 4}", "IdentitySampler"),
         ("DataLoader.Train.sampler.batch_size=15", "num_instances"),

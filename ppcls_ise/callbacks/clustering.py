@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+import paddle.distributed as dist
 
 from ppcls_ise import plugin
 from ppcls_ise.callbacks.base import Callback
@@ -40,6 +41,9 @@ class ClusteringCallback(Callback):
         warm_up_batches: without pretrained weights, this many training-mode batches pass through
             the network before the first clustering, to fill the batch-norm running statistics;
             features are useless before. Weights do not change.
+
+    Raises:
+        ConfigError: a value is out of range; names its key.
     """
 
     def __init__(
@@ -132,7 +136,8 @@ class ClusteringCallback(Callback):
     def _label(
         self, features: Features, camids: np.ndarray | None, seconds: dict[str, float]
     ) -> PseudoLabels:
-        """Labels of the readable images; an unreadable one is an outlier, so it is never drawn."""
+        """Labels of the readable images, computed once, by process 0; an unreadable image is an
+        outlier, so it is never drawn."""
         rows = np.flatnonzero(features.readable)
         options: dict[str, Any] = dict(self.lengths)
         if self.camera_aware:
@@ -143,14 +148,15 @@ class ClusteringCallback(Callback):
                     "DataLoader.Train.dataset), or set Clustering.camera_aware=False"
                 )
             options["camera_ids"] = camids[rows]
-        part = generate_pseudo_labels(features.values[rows], self.eps, self.min_samples, **options)
         labels = np.full(len(features.values), -1, np.int64)
-        labels[rows] = part.labels
-        # Equal features give equal labels, but nothing rests on it: process 0's hold for all.
+        if dist.get_rank() == 0:
+            part = generate_pseudo_labels(
+                features.values[rows], self.eps, self.min_samples, **options
+            )
+            labels[rows] = part.labels
+            seconds = {**seconds, **part.seconds}
         labels = broadcast_array(labels)
-        return PseudoLabels.from_labels(
-            features.values, labels, seconds={**seconds, **part.seconds}
-        )
+        return PseudoLabels.from_labels(features.values, labels, seconds=seconds)
 
     @paddle.no_grad()
     def warm_up(self, engine: Any) -> None:
