@@ -156,7 +156,7 @@ class UnsupervisedEngine(Engine):
         for key in ("eps", "transform_ops"):
             if (self.config.get("Clustering") or {}).get(key) is None:
                 raise ConfigError(f"training without labels needs Clustering.{key}: see configs/")
-        self.train_dataset.seed = self.train_sampler.seed = self.seed
+        self.train_sampler.seed = self.seed
         self.clustering = ClusteringCallback(**self.config["Clustering"])
         self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
         self._check_resume()

@@ -104,7 +104,6 @@ class ClusteringCallback(Callback):
             self.warm_up(engine)
             self.cluster(engine, epoch)
         assert self.result is not None
-        engine.train_dataset.epoch = epoch
         engine.train_sampler.set_epoch(epoch)
         engine.head.start_epoch(epoch, len(engine.train_sampler), engine.epochs)
         return self.result.num_clusters > 0
