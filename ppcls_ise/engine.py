@@ -16,6 +16,7 @@ from ppcls_ise.callbacks import Callback, ClusteringCallback, EpochReport
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.features import Features, extract, require_readable
+from ppcls_ise.files import replacing
 from ppcls_ise.heads import HEADS, MemoryHead
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
@@ -124,10 +125,8 @@ class UnsupervisedEngine(Engine):
         """Write a text file into the run's folder (by process 0) and return its path."""
         path = self.run_folder / name
         if dist.get_rank() == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = path.with_suffix(".tmp")
-            scratch.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            os.replace(scratch, path)
+            with replacing(path) as scratch:
+                scratch.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return path
 
     def require_weights(self) -> None:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ranked lists as a picture."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ppcls_ise.files import replacing
 from ppcls_ise.metrics import Side
 
 _RIGHT, _WRONG, _NEUTRAL = (0, 150, 60), (210, 40, 40), (90, 90, 90)
@@ -63,11 +63,8 @@ def ranked_lists(
                 right = gallery[1][index] == query[1][row]
                 picture = _framed(gallery_images[index], _RIGHT if right else _WRONG)
                 canvas.paste(picture, (left + place * cell_w, top))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    canvas.save(scratch, format="PNG", optimize=True)
-    os.replace(scratch, path)
+    with replacing(path) as scratch:
+        canvas.save(scratch, format="PNG", optimize=True)
 
 
 def _framed(path: str, color: tuple[int, int, int]) -> Image.Image:

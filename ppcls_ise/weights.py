@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and applying weight files: nothing executed, nothing skipped silently."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppcls_ise import files
 from ppcls_ise.errors import WeightsError
 from ppcls_ise.rec_model_layout import rec_model_layout
 from ppcls_ise.released_weights import RELEASED, released_file
@@ -101,23 +101,16 @@ def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A scratch file that takes the place of ``path`` once it is complete and on the disk.
+    """`ppcls_ise.files.replacing` for weights.
 
     Raises:
         WeightsError: it cannot be written there.
     """
-    path = Path(path)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield scratch
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        with files.replacing(path) as scratch:
+            yield scratch
     except OSError as error:
         raise WeightsError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
