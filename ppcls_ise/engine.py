@@ -237,6 +237,7 @@ class UnsupervisedEngine(Engine):
             ("query", self.query_dataloader),
             ("gallery", self.gallery_dataloader),
         ):
+            loader.dataset.require_unchanged()
             features = self.extract(loader, title=f"{title} features")
             require_readable(features, loader.dataset, title=title)
             sides.append((features.values, loader.dataset.pids, loader.dataset.camids))
