@@ -3,14 +3,17 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 
 from ppcls_ise import plugin
 from ppcls_ise.callbacks.clustering import ClusteringCallback
+from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError
 
 _SECTIONS = "Global AMP Arch Loss Optimizer DataLoader Metric Clustering profiler_options".split()
@@ -38,6 +41,7 @@ _KINDS = {
     "float": (int | float, "a number"),
     "str": (str, "a text"),
     "bool": (bool, "True or False"),
+    "None": (type(None), "null"),
 }
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 _PATHS = ("output_dir", "image_root", "pretrained_model", "checkpoints", "save_inference_dir")
@@ -68,6 +72,7 @@ def check_config(config: Any) -> None:
     _check_optimizer(config.get("Optimizer") or {})
     clustering = config.get("Clustering") or {}
     _known(clustering, _parameters(ClusteringCallback), "Clustering")
+    _check_types(clustering, ClusteringCallback, "Clustering")
     _check_transforms(clustering.get("transform_ops"), "Clustering")
 
 
@@ -137,7 +142,8 @@ def _check_arch(arch: Any) -> None:
         if part not in arch:
             continue
         by_name = {cls.__name__: cls for cls in classes}
-        name = arch[part].get("name")
+        _known(arch[part], arch[part], f"Arch.{part}")
+        name = str(arch[part].get("name"))
         if name in by_name:
             _known(arch[part], ["name", *_parameters(by_name[name])], f"Arch.{part}")
             _check_types(arch[part], by_name[name], f"Arch.{part}")
@@ -180,22 +186,31 @@ def _check_loaders(section: Any) -> None:
 def _check_transforms(ops: Any, path: str) -> None:
     if not isinstance(ops or [], list):
         raise ConfigError(f"{path}.transform_ops has to be a list, got {ops!r}")
+    image = np.zeros((256, 128, 3), np.uint8)
     for i, op in enumerate(ops or []):
         _check_entry(op, "transform", f"{path}.transform_ops.{i}")
+        try:
+            with seeded_generators(0):
+                (function,) = plugin.build_transforms([op])
+                image = function(image)
+        except Exception as error:  # PaddleClas's operators do not check what they are given
+            reason = error if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{path}.transform_ops.{i} ({op}) cannot work: {reason}") from error
 
 
 def _check_optimizer(options: Any) -> None:
     if not options:
         return
+    _known(options, options, "Optimizer")
     _check_named(options, "optimizer", "Optimizer", extra=("lr", "regularizer", "clip_norm"))
-    _known(options.get("regularizer") or {}, ["name", "coeff"], "Optimizer.regularizer")
-    if isinstance(options.get("lr"), dict):
-        _check_named(options["lr"], "lr", "Optimizer.lr", extra=("by_epoch",))
-        for key in ("learning_rate", "gamma", "step_size"):
-            if not isinstance(options["lr"].get(key, 1.0), int | float):
-                raise ConfigError(
-                    f"Optimizer.lr.{key} has to be a number, got {options['lr'][key]!r}"
-                )
+    regularizer = options.get("regularizer") or {}
+    _known(regularizer, ["name", "coeff"], "Optimizer.regularizer")
+    _check_value(regularizer.get("coeff", 0.0), ["float"], "Optimizer.regularizer.coeff")
+    schedule = options.get("lr") or {}
+    _known(schedule, schedule, "Optimizer.lr")
+    _check_named(schedule, "lr", "Optimizer.lr", extra=("by_epoch",))
+    for key in ("learning_rate", "gamma", "step_size", "warmup_epoch"):
+        _check_value(schedule.get(key, 1), ["float"], f"Optimizer.lr.{key}")
 
 
 def _check_list(section: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
@@ -205,6 +220,9 @@ def _check_list(section: Any, kind: str, path: str, *, extra: Iterable[str] = ()
             raise ConfigError(f"{path}.{name} has to be a list, got {entries!r}")
         for i, entry in enumerate(entries or []):
             _check_entry(entry, kind, f"{path}.{name}.{i}", extra=extra)
+            for cls, options in entry.items():
+                weight = (options or {}).get("weight", 1.0)
+                _check_value(weight, ["float"], f"{path}.{name}.{i}.{cls}.weight")
     if kind == "loss" and section and len(section.get("Train") or []) == 1:
         (only,) = section["Train"][0].values()
         if only.get("weight", 1.0) != 1.0:
@@ -218,32 +236,54 @@ def _check_entry(entry: Any, kind: str, path: str, *, extra: Iterable[str] = ())
     if not isinstance(entry, dict) or len(entry) != 1:
         raise ConfigError(f"{path} has to be one name with its options, got {entry!r}")
     ((name, options),) = entry.items()
+    _known(options or {}, options or {}, f"{path}.{name}")
     _check_named({"name": name, **(options or {})}, kind, f"{path}.{name}", extra=extra)
 
 
 def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
     if "name" not in options:
+        if options:
+            raise ConfigError(f"{path} needs a name")
         return
     cls = plugin.lookup(kind, str(options["name"]))
     if cls is None:
         known = [name for name in plugin.names(kind) if name[:1].isupper()]
         raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
     _known(options, ["name", *extra, *_parameters(cls)], path)
-    if cls.__module__.startswith("ppcls_ise."):
-        _check_types(options, cls, path)
+    _check_types(options, cls, path)
 
 
-def _check_types(options: Any, cls: Any, path: str) -> None:
-    """Hold the options of one of the plugin's classes against its annotations."""
-    parameters = inspect.signature(cls.__init__).parameters
+def _check_types(options: Any, function: Any, path: str) -> None:
+    """Hold options against the annotations of what takes them or, as PaddleClas has none, against
+    the kind of the default."""
+    parameters = inspect.signature(function).parameters
     for key, value in options.items():
-        annotation = parameters[key].annotation if key in parameters else None
-        kind = getattr(annotation, "__name__", annotation)
-        if kind not in _KINDS:
+        if key not in parameters:
             continue
-        types, words = _KINDS[kind]
-        if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
-            raise ConfigError(f"{path}.{key} has to be {words}, got {value!r}")
+        annotation, default = parameters[key].annotation, parameters[key].default
+        if annotation is not inspect.Parameter.empty:
+            kinds = str(getattr(annotation, "__name__", annotation)).split(" | ")
+        elif isinstance(default, bool):
+            kinds = ["bool", "None"]
+        elif isinstance(default, int | float):
+            kinds = ["float", "None"]
+        else:
+            continue
+        _check_value(value, kinds, f"{path}.{key}")
+
+
+def _check_value(value: Any, kinds: list[str], path: str) -> None:
+    if not set(kinds) <= set(_KINDS):
+        return
+    fits = any(
+        isinstance(value, _KINDS[kind][0]) and (kind == "bool" or not isinstance(value, bool))
+        for kind in kinds
+    )
+    if not fits:
+        words = " or ".join(_KINDS[kind][1] for kind in kinds)
+        raise ConfigError(f"{path} has to be {words}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path} has to be finite, got {value!r}")
 
 
 def _unknown(name: Any, known: Iterable[str]) -> str:

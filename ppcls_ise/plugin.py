@@ -263,8 +263,11 @@ def parse_config(path: str) -> Any:
 
 
 def attribute_dict(values: dict[str, Any]) -> Any:
-    """``values`` as PaddleClas's ``AttrDict`` (keys readable as attributes)."""
-    return load("ppcls.utils.config").AttrDict(values)
+    """``values``, and what is nested in it, as PaddleClas's ``AttrDict`` (keys readable as
+    attributes)."""
+    return load("ppcls.utils.config").AttrDict(
+        {k: attribute_dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    )
 
 
 _TABLES = {
