@@ -91,7 +91,8 @@ def parse_value(text: str) -> Any:
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
         if text.strip()[:1] + text.strip()[-1:] in ("[]", "{}"):
             raise ConfigError(
-                f"-o …={shown(text[:80])}: this is no list or dictionary of literals; put texts in it in quotes"
+                f"-o …={shown(text[:80])}: this is no list or dictionary of "
+                "literals; put texts in it in quotes"
             ) from error
     return text
 

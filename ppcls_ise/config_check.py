@@ -4,6 +4,7 @@
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ _KINDS = {
     "bool": (bool, "True or False"),
     "None": (type(None), "null"),
 }
+_HARMLESS = re.compile(r"[\w ./+-]*", re.ASCII)
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 _PATHS = ("output_dir", "image_root", "pretrained_model", "checkpoints", "save_inference_dir")
 # Necks and heads that PaddleClas has itself.
@@ -135,6 +137,8 @@ def _check_arch(arch: Any) -> None:
     if factory is None:
         raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
     _known(backbone, [*_BACKBONE, *_parameters(factory)], "Arch.Backbone")
+    if factory.__module__.startswith("ppcls."):
+        _refuse_expressions(backbone, "Arch.Backbone")
     for part in ("BackboneStopLayer", "Neck", "Head"):
         if part in arch and not arch[part]:
             del arch[part]  # PaddleClas takes the key for the thing
@@ -149,6 +153,8 @@ def _check_arch(arch: Any) -> None:
             _check_types(arch[part], by_name[name], f"Arch.{part}")
         elif name not in _GEARS:
             raise ConfigError(f"Arch.{part}.name: {_unknown(name, [*by_name, *_GEARS])}")
+        else:
+            _refuse_expressions(arch[part], f"Arch.{part}")
 
 
 def loaders_of(section: Any) -> list[tuple[str, Any]]:
@@ -251,6 +257,26 @@ def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = (
         raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
     _known(options, ["name", *extra, *_parameters(cls)], path)
     _check_types(options, cls, path)
+    if cls.__module__.startswith("ppcls.") and kind not in ("dataset", "sampler"):
+        _refuse_expressions(options, path)
+
+
+def _refuse_expressions(value: Any, path: str) -> None:
+    """Refuse texts that could do something where PaddleClas evaluates them, which it does with
+    some options (``NormalizeImage.scale: 1.0/255.0``). Without brackets nothing is called."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_expressions(str(key), f"{path}.{key}")
+            if key != "pretrained":  # a path or an address, never evaluated
+                _refuse_expressions(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _refuse_expressions(item, f"{path}.{i}")
+    elif isinstance(value, str) and not _HARMLESS.fullmatch(value):
+        raise ConfigError(
+            f"{path} has to be a word, a number or a fraction, got {value!r}: PaddleClas could "
+            "execute it"
+        )
 
 
 def _check_types(options: Any, function: Any, path: str) -> None:

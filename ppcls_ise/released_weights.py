@@ -57,14 +57,29 @@ def released_file(name: str, *, check: Callable[[Path], None]) -> Path:
         WeightsError: the download failed, or the file is not what it has to be; says what to do.
     """
     released = RELEASED[name]
-    target = cache_folder() / released.url.rsplit("/", 1)[-1]
+    return downloaded_file(released.url, folder=cache_folder(), check=check, sha256=released.sha256)
+
+
+def downloaded_file(
+    url: str, *, folder: Path, check: Callable[[Path], None], sha256: str | None = None
+) -> Path:
+    """The file behind ``url``, kept in ``folder``; see the module on what is checked when.
+
+    Args:
+        check: raises WeightsError for a file that is not the wanted one.
+        sha256: what the file has to have; without it, the note beside the file counts.
+
+    Raises:
+        WeightsError: see `released_file`.
+    """
+    target = folder / url.rsplit("/", 1)[-1]
     try:
         with _only_process(target.with_name(f"{target.name}.lock")):
             note = target.with_name(f"{target.name}.sha256")
-            expected = released.sha256 or _read_note(note)
+            expected = sha256 or _read_note(note)
             if not target.is_file():
-                plugin.logger().info(f"downloading {name} from {released.url} to {target}")
-                download(released.url, target, check=lambda part: _verify(part, expected, check))
+                plugin.logger().info(f"downloading {url} to {target}")
+                download(url, target, check=lambda part: _verify(part, expected, check))
             elif note.is_file():
                 _verify(target, expected, None)
             else:

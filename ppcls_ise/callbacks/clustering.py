@@ -205,12 +205,13 @@ class ClusteringCallback(Callback):
         if not len(bad):
             return
         reasons = [str(dataset.read_error(int(i))) for i in bad[:_SHOWN]]
+        names = [shown(dataset.images[i]) for i in bad]
         if len(bad) == len(dataset):
             raise DataError(f"none of the training images can be read: {'; '.join(reasons)}")
         plugin.logger().warning(
             f"[Cluster] {len(bad)} of {len(dataset)} training images cannot be read and are left "
             f"out (never replaced): {'; '.join(reasons)}{'; …' if len(bad) > _SHOWN else ''}. "
-            f"All of them: {engine.write_list('quarantine.txt', [shown(dataset.images[i]) for i in bad])}"
+            f"All of them: {engine.write_list('quarantine.txt', names)}"
         )
 
     def _log(self, engine: Any, epoch: int, dataset: ReIDDataset) -> None:

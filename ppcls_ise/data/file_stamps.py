@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ppcls_ise.files import sha256_of
 
+
 class FileStamps:
     """Size and time of change of N files, as they are now.
 

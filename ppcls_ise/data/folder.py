@@ -114,7 +114,9 @@ def _compile(pattern: str) -> re.Pattern:
 
 def _refuse(error: OSError) -> None:
     # os.walk would pass over a folder that cannot be listed, and the images in it would be missed.
-    raise DataError(f"UnlabeledFolder: cannot list {shown(error.filename)}: {error.strerror}") from error
+    raise DataError(
+        f"UnlabeledFolder: cannot list {shown(error.filename)}: {error.strerror}"
+    ) from error
 
 
 def _walk(folder: str) -> Iterator[str]:
