@@ -43,6 +43,7 @@ _KINDS = {
     "str": (str, "a text"),
     "bool": (bool, "True or False"),
     "None": (type(None), "null"),
+    "numbers": (list | tuple, "a list of whole numbers"),
 }
 _HARMLESS = re.compile(r"[\w ./+-]*", re.ASCII)
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
@@ -107,6 +108,9 @@ def _check_global(options: Any) -> None:
     for key in ("eval_during_train", "use_visualdl"):
         if not isinstance(options[key], bool):
             raise ConfigError(f"Global.{key} has to be True or False, got {options[key]!r}")
+    shape = options.get("image_shape", [3, 1, 1])
+    if not isinstance(shape, list) or len(shape) != 3 or any(type(n) is not int for n in shape):
+        raise ConfigError(f"Global.image_shape has to be [3, height, width], got {shape!r}")
     if options["eval_mode"] != "retrieval":
         raise ConfigError(f"Global.eval_mode has to be retrieval, not {options['eval_mode']!r}")
     if options["device"] == "gpu" and not paddle.is_compiled_with_cuda():
@@ -137,6 +141,8 @@ def _check_arch(arch: Any) -> None:
     if factory is None:
         raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
     _known(backbone, [*_BACKBONE, *_parameters(factory)], "Arch.Backbone")
+    rest = {key: value for key, value in backbone.items() if key != "pretrained"}
+    _check_types(rest, factory, "Arch.Backbone")
     if factory.__module__.startswith("ppcls."):
         _refuse_expressions(backbone, "Arch.Backbone")
     for part in ("BackboneStopLayer", "Neck", "Head"):
@@ -179,6 +185,11 @@ def _check_loaders(section: Any) -> None:
             )
         if not isinstance(part.get("dataset"), dict) or not isinstance(part.get("sampler"), dict):
             raise ConfigError(f"{path} needs a dataset and a sampler")
+        batch_size = part["sampler"].get("batch_size")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ConfigError(
+                f"{path}.sampler.batch_size has to be a whole number >= 1, got {batch_size!r}"
+            )
         if path != "DataLoader.Train" and part["sampler"].get("drop_last"):
             raise ConfigError(
                 f"{path}.sampler.drop_last has to be False: an evaluation counts every image"
@@ -209,14 +220,29 @@ def _check_optimizer(options: Any) -> None:
         return
     _known(options, options, "Optimizer")
     _check_named(options, "optimizer", "Optimizer", extra=("lr", "regularizer", "clip_norm"))
+    for key in ("regularizer", "lr"):
+        if options.get(key) is not None:
+            _known(options[key], options[key] or {}, f"Optimizer.{key}")
     regularizer = options.get("regularizer") or {}
     _known(regularizer, ["name", "coeff"], "Optimizer.regularizer")
     _check_value(regularizer.get("coeff", 0.0), ["float"], "Optimizer.regularizer.coeff")
+    if regularizer and regularizer.get("name") not in ("L1", "L2"):
+        raise ConfigError("Optimizer.regularizer.name has to be L1 or L2")
     schedule = options.get("lr") or {}
-    _known(schedule, schedule, "Optimizer.lr")
     _check_named(schedule, "lr", "Optimizer.lr", extra=("by_epoch",))
-    for key in ("learning_rate", "gamma", "step_size", "warmup_epoch"):
-        _check_value(schedule.get(key, 1), ["float"], f"Optimizer.lr.{key}")
+    for key, kind, least, most in (
+        ("learning_rate", "float", 0, math.inf),
+        ("gamma", "float", 0, 1),
+        ("step_size", "int", 1, math.inf),
+        ("warmup_epoch", "float", 0, math.inf),
+    ):
+        if key in schedule:
+            _check_value(schedule[key], [kind], f"Optimizer.lr.{key}")
+            if not least <= schedule[key] <= most or (key == "gamma" and schedule[key] == 1):
+                raise ConfigError(
+                    f"Optimizer.lr.{key} is out of its range, got {schedule[key]!r} "
+                    f"({least} to {most}{', excluded' if key == 'gamma' else ''})"
+                )
 
 
 def _check_list(section: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
@@ -242,7 +268,7 @@ def _check_entry(entry: Any, kind: str, path: str, *, extra: Iterable[str] = ())
     if not isinstance(entry, dict) or len(entry) != 1:
         raise ConfigError(f"{path} has to be one name with its options, got {entry!r}")
     ((name, options),) = entry.items()
-    _known(options or {}, options or {}, f"{path}.{name}")
+    _known({} if options is None else options, options or {}, f"{path}.{name}")
     _check_named({"name": name, **(options or {})}, kind, f"{path}.{name}", extra=extra)
 
 
@@ -288,7 +314,8 @@ def _check_types(options: Any, function: Any, path: str) -> None:
             continue
         annotation, default = parameters[key].annotation, parameters[key].default
         if annotation is not inspect.Parameter.empty:
-            kinds = str(getattr(annotation, "__name__", annotation)).split(" | ")
+            text = annotation.__name__ if inspect.isclass(annotation) else str(annotation)
+            kinds = ["numbers" if "[int" in kind else kind for kind in text.split(" | ")]
         elif isinstance(default, bool):
             kinds = ["bool", "None"]
         elif isinstance(default, int | float):
@@ -305,6 +332,8 @@ def _check_value(value: Any, kinds: list[str], path: str) -> None:
         isinstance(value, _KINDS[kind][0]) and (kind == "bool" or not isinstance(value, bool))
         for kind in kinds
     )
+    if isinstance(value, list | tuple) and any(type(number) is not int for number in value):
+        fits = False
     if not fits:
         words = " or ".join(_KINDS[kind][1] for kind in kinds)
         raise ConfigError(f"{path} has to be {words}, got {value!r}")

@@ -16,7 +16,7 @@ from ppcls_ise.callbacks import Callback, ClusteringCallback, EpochReport
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.features import Features, extract, require_readable
-from ppcls_ise.files import replacing
+from ppcls_ise.files import replacing, require_writable
 from ppcls_ise.heads import HEADS, MemoryHead
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
@@ -275,5 +275,6 @@ def _prepare(config: Any, mode: str) -> None:
             raise ConfigError("evaluation needs DataLoader.Eval.Query and DataLoader.Eval.Gallery")
         if not (config.get("Metric") or {}).get("Eval"):
             raise ConfigError("evaluation needs Metric.Eval, see configs/")
+    require_writable(options["output_dir"], "Global.output_dir")
     if plugin.output_folder_lacks_arch_name():
         options["output_dir"] = os.path.join(options["output_dir"], config["Arch"]["name"])

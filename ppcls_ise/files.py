@@ -3,9 +3,12 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ppcls_ise.errors import ConfigError, shown
 
 
 @contextmanager
@@ -27,6 +30,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def require_writable(folder: str | Path, key: str) -> None:
+    """Make ``folder``, and make sure that files can be written there.
+
+    Raises:
+        ConfigError: they cannot; names ``key``, which sets the folder.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: nothing can be written into {shown(folder)} ({error.strerror}). Choose "
+            "another folder, or change its permissions"
+        ) from error
 
 
 def sha256_of(path: str | Path) -> str:

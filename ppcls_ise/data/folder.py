@@ -84,8 +84,8 @@ class UnlabeledFolder(ReIDDataset):
         if self.camera_from_folder:
             if "/" not in inner:
                 raise DataError(
-                    f"UnlabeledFolder: {shown(path)} lies in no sub-folder, so camera_from_folder cannot "
-                    "tell its camera; move it, or use camera_pattern"
+                    f"UnlabeledFolder: {shown(path)} lies in no sub-folder, so "
+                    "camera_from_folder cannot tell its camera; move it, or use camera_pattern"
                 )
             return inner.split("/")[-2]
         if self._pattern is None:

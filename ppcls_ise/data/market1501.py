@@ -81,7 +81,8 @@ class MarketStyleDataset(ReIDDataset):
             if match is None:
                 raise DataError(
                     f"{type(self).__name__}: the name of {shown(path)} does not begin "
-                    "with <identity>_c<camera>, numbers of up to 9 digits; rename or remove the file, or use UnlabeledFolder"
+                    "with <identity>_c<camera>, numbers of up to 9 digits; rename or remove the "
+                    "file, or use UnlabeledFolder"
                 )
             if int(match[1]) != -1:
                 records.append(self.record(path, int(match[1]), int(match[2])))
