@@ -75,7 +75,7 @@ class UnlabeledFolder(ReIDDataset):
         return [ImageRecord(path, None, camid) for path, camid in zip(paths, numbers, strict=True)]
 
     def log_summary(self) -> None:
-        folder = os.path.join(self.image_root, self.cls_label_path or "")
+        folder = os.path.join(self.image_root, self.cls_label_path or "").rstrip(os.sep)
         cameras = "no cameras" if self.camids is None else f"{len(set(self.camids))} cameras"
         logger.info("UnlabeledFolder %s: %d images, %s", shown(folder), len(self), cameras)
 

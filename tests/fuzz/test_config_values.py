@@ -45,8 +45,8 @@ PIECES = st.lists(
 ).map("".join)
 KEYS = st.lists(
     st.sampled_from(
-        "Global Arch Head Loss Train 0 1 -1 DataLoader Eval Query dataset sampler transform_ops "
-        "ResizeImage NormalizeImage scale Optimizer lr name Backbone epochs Metric Clustering".split()
+        "Global Arch Head Loss Train 0 1 -1 DataLoader Eval Query dataset sampler transform_ops ² "
+        "ResizeImage NormalizeImage Optimizer lr name Backbone epochs Metric Clustering".split()
     )
     | st.text(max_size=4),
     min_size=1,
