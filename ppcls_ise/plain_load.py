@@ -9,8 +9,9 @@ import paddle
 
 from ppcls_ise import plugin
 from ppcls_ise.errors import WeightsError, shown
+from ppcls_ise.pickled_arrays import DamagedPickle, ElementType, NamedFunction, RefusedPickle
 from ppcls_ise.released_weights import downloaded_file
-from ppcls_ise.safe_pickle import DamagedPickle, RefusedPickle, read_pickle
+from ppcls_ise.safe_pickle import read_pickle
 from ppcls_ise.weights import read_state
 
 _NAME_TABLE = "StructuredToParameterName@@"
@@ -27,7 +28,7 @@ def plain_load(path: str, **_options: Any) -> Any:
     """
     try:
         return _arrays(read_pickle(Path(path)))
-    except (RefusedPickle, DamagedPickle) as error:
+    except (RefusedPickle, DamagedPickle, RecursionError) as error:
         raise WeightsError(f"{shown(path)} is not loaded, it is no plain data: {error}") from error
 
 
@@ -39,6 +40,10 @@ def _arrays(value: Any) -> Any:
     # How Paddle pickles a tensor that is not directly in a table: (name, array).
     if type(value) is tuple and len(value) == 2 and isinstance(value[1], np.ndarray):
         return value[1]
+    if type(value) is tuple:
+        return tuple(_arrays(item) for item in value)
+    if isinstance(value, NamedFunction | ElementType):
+        raise RefusedPickle("it holds a function or type in place of a value")
     return value
 
 
