@@ -16,3 +16,7 @@ class DataError(ReIDError, ValueError):
 
 class WeightsError(ReIDError, ValueError):
     """A weight file is not what the configuration needs."""
+
+
+class ExportError(ReIDError, RuntimeError):
+    """A network that Paddle cannot turn into a static graph."""
