@@ -6,7 +6,8 @@ import paddle
 from paddle import nn
 
 from ppcls_ise.errors import ConfigError
-from ppcls_ise.tensors import as_labels, as_rows
+from ppcls_ise.label_groups import members_by_label
+from ppcls_ise.tensors import as_rows, host_labels
 
 
 def label_preserving_loss(
@@ -50,12 +51,12 @@ def label_preserving_loss(
     _check_temperature(temperature)
     features = as_rows(features)
     supports = as_rows(supports, features.dtype)
-    labels = as_labels(labels, features.shape[0])
-    support_labels = as_labels(support_labels, supports.shape[0])
-    if not features.shape[0] or not supports.shape[0]:
+    num_rows = features.shape[0]
+    if not num_rows or not supports.shape[0]:
         raise ValueError("the label-preserving loss needs at least one row and one support")
-    members, anchor_group = _group_by_label(labels.numpy(), support_labels.numpy())
-    num_rows, num_groups, width = features.shape[0], members.shape[0], members.shape[1]
+    names, members, _ = members_by_label(host_labels(support_labels, supports.shape[0]))
+    anchor_group = _group_of(host_labels(labels, num_rows), names)
+    num_groups, width = members.shape
 
     # Rows are gathered before the product: the gradient of a gather along axis 1 is wrong in
     # Paddle 2.6.2.
@@ -85,26 +86,13 @@ def _select(values: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
     return paddle.take_along_axis(values, index.unsqueeze(2), axis=2).squeeze(2)
 
 
-def _group_by_label(
-    labels: np.ndarray, support_labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Supports of each label as a rectangle, and each anchor's label as a row of it.
-
-    Returns:
-        members [P, width] int64, column indices of the supports of each label, shorter rows filled
-        up by repeating their first member (which changes neither minimum nor maximum);
-        anchor_group [B] int64.
-    """
-    names, group, counts = np.unique(support_labels, return_inverse=True, return_counts=True)
-    anchor_group = np.searchsorted(names, labels).clip(max=len(names) - 1)
-    if (names[anchor_group] != labels).any():
-        missing = sorted(set(labels.tolist()) - set(names.tolist()))
+def _group_of(labels: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Where each label is in the ascending ``names``: [B] int64."""
+    group = np.searchsorted(names, labels).clip(max=len(names) - 1)
+    if (names[group] != labels).any():
+        missing = np.setdiff1d(labels, names).tolist()
         raise ValueError(f"labels without a support sample: {missing[:5]}")
-    order = np.argsort(group, kind="stable")
-    start = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    place = np.arange(counts.max())[None, :]
-    place = np.where(place < counts[:, None], place, 0) + start[:, None]
-    return order[place].astype(np.int64), anchor_group.astype(np.int64)
+    return group.astype(np.int64)
 
 
 class LPLoss(nn.Layer):
