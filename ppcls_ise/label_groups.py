@@ -4,6 +4,8 @@
 import numpy as np
 import paddle
 
+from ppcls_ise.tensors import row_dots
+
 
 def members_by_label(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rows of each label as a rectangle.
@@ -35,6 +37,6 @@ def least_similar(
         prototypes: [C, D].
     """
     own = paddle.gather(prototypes, paddle.to_tensor(labels))
-    similarity = paddle.gather((rows * own).sum(axis=1), paddle.to_tensor(members.reshape(-1)))
+    similarity = paddle.gather(row_dots(rows, own), paddle.to_tensor(members.reshape(-1)))
     least = similarity.reshape(members.shape).argmin(axis=1, keepdim=True)
     return paddle.index_sample(paddle.to_tensor(members), least).squeeze(1)

@@ -110,7 +110,7 @@ class ClusterMemory:
             self._update_mean(rows, names, members, counts)
         else:
             hardest = least_similar(rows, labels, members, self.prototypes)
-            self._move(names, [paddle.gather(rows, hardest)])
+            self._move(names, [self._weighted(rows, hardest)])
 
     def _update_mean(
         self, rows: paddle.Tensor, names: np.ndarray, members: np.ndarray, counts: np.ndarray
@@ -120,19 +120,25 @@ class ClusterMemory:
         order = np.argsort(-counts, kind="stable")
         active = (counts[:, None] > np.arange(members.shape[1])).sum(axis=0)
         chosen = np.concatenate([members[order[:n], j] for j, n in enumerate(active)])
-        rounds = paddle.split(paddle.gather(rows, paddle.to_tensor(chosen)), active.tolist())
-        self._move(names[order], rounds)
+        weighted = self._weighted(rows, paddle.to_tensor(chosen))
+        self._move(names[order], paddle.split(weighted, active.tolist()))
+
+    def _weighted(self, rows: paddle.Tensor, chosen: paddle.Tensor) -> paddle.Tensor:
+        """``(1 - mu) x`` of the chosen rows, [n, 1, D]."""
+        return (1.0 - self.momentum) * paddle.gather(rows, chosen).unsqueeze(1)
 
     def _move(self, names: np.ndarray, rounds: list[paddle.Tensor]) -> None:
-        """``m <- N(mu m + (1 - mu) x)``, round after round, for the first labels of ``names``.
+        """``m <- N'(mu m + w)``, round after round, for the first labels of ``names``.
 
-        N differs from the plain norm for an exactly zero sum only, which gives no NaN so.
+        ``w`` are `_weighted` rows. The 1e-24 only matters for an exactly zero sum, which stays zero.
         """
         targets = paddle.to_tensor(names)
-        current, done = paddle.gather(self.prototypes, targets), []
+        current, done = paddle.gather(self.prototypes, targets).unsqueeze(1), []  # [P, 1, D]
         for x in rounds:
-            if len(x) < len(current):
-                done.insert(0, current[len(x) :])
-                current = current[: len(x)]
-            current = unit_rows(self.momentum * current + (1.0 - self.momentum) * x)
-        paddle.scatter_(self.prototypes, targets, paddle.concat([current, *done]))
+            if x.shape[0] < current.shape[0]:
+                done.insert(0, current[x.shape[0] :])
+                current = current[: x.shape[0]]
+            current = self.momentum * current + x
+            squares = paddle.matmul(current, current, transpose_y=True)
+            current = current * paddle.rsqrt(squares + 1e-24)
+        paddle.scatter_(self.prototypes, targets, paddle.concat([current, *done]).squeeze(1))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+from paddle.autograd import PyLayer
 
 
 def as_rows(values: Any, dtype: Any = None) -> paddle.Tensor:
@@ -45,11 +46,36 @@ def host_labels(values: Any, rows: int, *, below: int | None = None) -> np.ndarr
 
 
 def unit_rows(rows: paddle.Tensor) -> paddle.Tensor:
-    """``N(v) = v / max(|v|, 1e-12)`` of each row, differentiable (the gradient of a zero row is
-    finite). Three times as fast on a CPU as Paddle's own ``normalize``, forward and backward."""
-    return rows / lengths(rows)
+    """``N(v) = v / max(|v|, 1e-12)`` of each row of [R, D], differentiable.
+
+    On a CPU a fraction of the time of Paddle's own ``normalize``, most of all backward.
+    """
+    return unit_rows_and_lengths(rows)[0]
 
 
-def lengths(rows: paddle.Tensor) -> paddle.Tensor:
-    """``max(|v|, 1e-12)`` of each row, [R, 1]."""
-    return rows.square().sum(axis=1, keepdim=True).clip(min=1e-24).sqrt()
+def unit_rows_and_lengths(rows: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """`unit_rows` and the divisors ``max(|v|, 1e-12)`` [R, 1], which pass no gradient on."""
+    return _UnitRows.apply(rows)
+
+
+def row_dots(one: paddle.Tensor, other: paddle.Tensor) -> paddle.Tensor:
+    """``<a_r, b_r>`` of two [R, D]: [R, 1], without the [R, D] of their products."""
+    pair = one.unsqueeze(1), other.unsqueeze(1)
+    return paddle.matmul(*pair, transpose_y=True).squeeze(2)
+
+
+class _UnitRows(PyLayer):
+    @staticmethod
+    def forward(ctx, rows):
+        length = row_dots(rows, rows).clip(min=1e-24).sqrt()
+        unit = rows / length
+        ctx.save_for_backward(unit, length)
+        ctx.mark_non_differentiable(length)
+        return unit, length
+
+    @staticmethod
+    def backward(ctx, gradient, _):
+        """``(g - <g, u> u) / length``"""
+        unit, length = ctx.saved_tensor()
+        radial = unit * row_dots(gradient, unit)
+        return (gradient - radial).divide_(length)

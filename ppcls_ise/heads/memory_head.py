@@ -91,9 +91,7 @@ class MemoryHead(nn.Layer):
         rows = self.updating(rows, rows, labels)
         return self.memory.logits_of_unit_rows(rows)
 
-    def updating(
-        self, compared: paddle.Tensor, rows: paddle.Tensor, labels: Any
-    ) -> paddle.Tensor:
+    def updating(self, compared: paddle.Tensor, rows: paddle.Tensor, labels: Any) -> paddle.Tensor:
         """``compared`` again; its gradient orders the memory's update by unit ``rows``.
 
         The update runs when the gradient of the result is known, hence with losses and gradients

@@ -9,7 +9,7 @@ from paddle.autograd import PyLayer
 
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.heads.memory_head import MemoryHead
-from ppcls_ise.tensors import as_rows, host_labels, lengths
+from ppcls_ise.tensors import as_rows, host_labels, row_dots, unit_rows_and_lengths
 
 
 def pli_degree(progress: float, base_lambda: float = 1.0) -> float:
@@ -67,7 +67,8 @@ def generate_support_samples(
     centroids = as_rows(centroids, features.dtype).detach()
     labels = host_labels(labels, features.shape[0], below=centroids.shape[0])
     with paddle.no_grad():
-        neighbors = nearest_others(paddle.matmul(features, centroids, transpose_y=True), labels, topk)
+        similarity = paddle.matmul(features, centroids, transpose_y=True)
+        neighbors = nearest_others(similarity, labels, topk)
     supports, _ = _extend(features, _shift(centroids, labels, neighbors, degree))
     return supports, paddle.to_tensor(np.repeat(labels, topk)), neighbors
 
@@ -96,14 +97,10 @@ def _shift(
     return 0.5 * float(np.float32(degree)) * shift
 
 
-def _extend(
-    features: paddle.Tensor, shift: paddle.Tensor
-) -> tuple[paddle.Tensor, paddle.Tensor]:
+def _extend(features: paddle.Tensor, shift: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
     """``N(f_b + shift_bk)`` [B*K, D] and the lengths [B*K, 1] that N divides by."""
     topk = shift.shape[0] // max(features.shape[0], 1)
-    moved = (features if topk == 1 else features.repeat_interleave(topk, axis=0)) + shift
-    length = lengths(moved)
-    return moved / length, length
+    return unit_rows_and_lengths(features.repeat_interleave(topk, axis=0) + shift)
 
 
 class _LogitsOfExtended(PyLayer):
@@ -138,9 +135,12 @@ class _LogitsOfExtended(PyLayer):
             (1.0 / length).reshape([num_rows, 1, topk]), extended.reshape(logits.shape)
         ).squeeze(1)
         total.add_(own)
-        radial = paddle.bmm(extended.unsqueeze(1), logits.reshape([-1, num_clusters, 1])).squeeze(2)
-        radial = (supports * (radial / length)).reshape([num_rows, topk, -1]).sum(axis=1)
-        result = paddle.matmul(total, ctx.memory) / ctx.temperature - radial
+        radial = row_dots(extended, logits.reshape([-1, num_clusters])) / length
+        radial = paddle.bmm(
+            radial.reshape([num_rows, 1, topk]), supports.reshape([num_rows, topk, -1])
+        ).squeeze(1)
+        result = paddle.matmul(total, ctx.memory) / ctx.temperature
+        result.subtract_(radial)
         return result, None, None, None, None, None
 
 
@@ -200,7 +200,7 @@ class PLIHead(MemoryHead):
                 paddle.concat([features.detach(), supports.detach()]),
                 np.concatenate([host, support_host]),
             )
-            fixed = logits, shift, supports.detach(), length.detach()
+            fixed = logits, shift, supports.detach(), length
             logits = _LogitsOfExtended.apply(rows, *fixed, memory, self.memory.temperature)
         return {
             "features": features,

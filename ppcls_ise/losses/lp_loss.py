@@ -58,19 +58,18 @@ def label_preserving_loss(
     anchor_group = _group_of(host_labels(labels, num_rows), names)
     num_groups, width = members.shape
 
-    # Rows are gathered before the product: the gradient of a gather along axis 1 is wrong in
-    # Paddle 2.6.2.
-    grouped = paddle.gather(supports, paddle.to_tensor(members.reshape(-1)))
-    similarity = paddle.matmul(features, grouped, transpose_y=True) / temperature
-    by_group = paddle.exp(similarity).reshape([num_rows, num_groups, width])  # E, [B, P, width]
+    # Supports along axis 0: the gradient of a gather along axis 1 is wrong in Paddle 2.6.2.
+    similarity = paddle.matmul(supports, features / temperature, transpose_y=True)  # [Q, B]
+    grouped = paddle.gather(paddle.exp(similarity), paddle.to_tensor(members.reshape(-1)))
+    by_group = grouped.reshape([num_groups, width, num_rows])  # E, [P, width, B]
 
     # argmin / argmax and a gather, because the gradient of min / max goes to every tied element.
-    smallest = _select(by_group, by_group.detach().argmin(axis=2))  # [B, P]
-    largest = _select(by_group, by_group.detach().argmax(axis=2))
-    own = paddle.nn.functional.one_hot(paddle.to_tensor(anchor_group), num_groups)
+    smallest = _select(by_group, by_group.detach().argmin(axis=1, keepdim=True))  # [P, B]
+    largest = _select(by_group, by_group.detach().argmax(axis=1, keepdim=True))
+    own = paddle.to_tensor(np.arange(num_groups)[:, None] == anchor_group)
     own = own.astype(similarity.dtype)
-    positive = (smallest * own).sum(axis=1)
-    negative = (largest * (1.0 - own)).sum(axis=1)
+    positive = (smallest * own).sum(axis=0)
+    negative = (largest * (1.0 - own)).sum(axis=0)
     return -paddle.log(positive / (positive + negative + 1e-6) + 1e-6).mean()
 
 
@@ -82,8 +81,8 @@ def _check_temperature(temperature: float) -> None:
 
 
 def _select(values: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
-    """``values[b, p, index[b, p]]``."""
-    return paddle.take_along_axis(values, index.unsqueeze(2), axis=2).squeeze(2)
+    """``values[p, index[p, 0, b], b]``."""
+    return paddle.take_along_axis(values, index, axis=1).squeeze(1)
 
 
 def _group_of(labels: np.ndarray, names: np.ndarray) -> np.ndarray:
