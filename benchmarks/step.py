@@ -13,12 +13,14 @@ update of the memory. Beside it run, in turns and in the same process, with rand
   label-preserving loss.
 
 ``--peer`` measures a checkout of the authors' code (PyTorch) in turns with ours, in a process of
-its own: its memory, its search for supports and its label-preserving loss, on the same inputs.
+its own (`peer_step.py`): its memory, its search for supports and its label-preserving loss, on the
+same inputs.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,16 +95,34 @@ def products(args: argparse.Namespace, clusters: int, plain: bool) -> Callable[[
     return run
 
 
+def start_peer(args: argparse.Namespace) -> subprocess.Popen:
+    command = [args.peer_python, SELF.with_name("peer_step.py"), args.peer]
+    command += map(str, (args.topk, args.batch, args.dimension))
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def ask(peer: subprocess.Popen, question: str) -> Callable[[], None]:
+    def step() -> None:
+        print(question, file=peer.stdin, flush=True)
+        if not peer.stdout.readline():
+            raise RuntimeError("the peer's process ended; its message is above")
+
+    return step
+
+
 def measure(args: argparse.Namespace) -> list[dict]:
     import paddle
 
     paddle.set_device("cpu")
     rows = []
+    peer = start_peer(args) if args.peer and args.topk else None
     for clusters in args.clusters:
         runs = {rule: our_step(args, clusters, rule) for rule in ("hard", "mean")}
         runs["products"] = products(args, clusters, plain=False)
         if args.topk:
             runs["formulas"] = products(args, clusters, plain=True)
+        if peer:
+            runs |= {f"peer {r}": ask(peer, f"{clusters} {r}") for r in ("hard", "mean")}
         ms = {k: 1000 * v for k, v in common.alternate(runs, repeat=args.repeat).items()}
         for rule in ("hard", "mean"):
             row = {"threads": args.threads[0], "C": clusters, "K": args.topk, "memory": rule}
@@ -110,7 +130,13 @@ def measure(args: argparse.Namespace) -> list[dict]:
             row["ratio"] = ms[rule] / ms["products"]
             row["formulas ms"] = ms.get("formulas", ms["products"])
             row["ratio to formulas"] = ms[rule] / row["formulas ms"]
+            if peer:
+                row |= {"authors ms": ms[f"peer {rule}"]}
+                row |= {"authors / ours": row["authors ms"] / row["step ms"]}
             rows.append(row)
+    if peer:
+        peer.stdin.close()
+        peer.wait()
     return rows
 
 
@@ -122,6 +148,8 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=2048)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--peer", help="checkout of ISE-ReID")
+    parser.add_argument("--peer-python", default=sys.executable, help="a Python with PyTorch")
     parser.add_argument("--out", type=Path, default=common.RESULTS)
     args = parser.parse_args()
     if "OMP_NUM_THREADS" in os.environ and len(args.threads) == 1:
@@ -131,7 +159,21 @@ def main() -> None:
     for threads in args.threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         rows += common.apart(SELF, [*sys.argv[1:], "--threads", str(threads)])
-    common.report("step", rows, args.out)
+    name = f"step_k{args.topk}"
+    common.report(name, rows, args.out)
+    shown = {"step": "step ms", "products": "products ms", "formulas": "formulas ms"}
+    shown |= {"authors": "authors ms"} if args.peer and args.topk else {}
+    common.bars(
+        name,
+        {
+            f"C = {row['C']:,}\n{row['memory']}": {k: row[v] for k, v in shown.items()}
+            for row in rows
+            if row["threads"] == args.threads[-1]
+        },
+        ylabel=f"ms, K = {args.topk}, {args.threads[-1]} thread(s)",
+        log=True,
+        folder=args.out,
+    )
 
 
 if __name__ == "__main__":

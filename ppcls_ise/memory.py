@@ -130,7 +130,7 @@ class ClusterMemory:
     def _move(self, names: np.ndarray, rounds: list[paddle.Tensor]) -> None:
         """``m <- N'(mu m + w)``, round after round, for the first labels of ``names``.
 
-        ``w`` are `_weighted` rows. The 1e-24 only matters for an exactly zero sum, which stays zero.
+        ``w`` are `_weighted` rows. The 1e-24 matters for an exactly zero sum only: it stays zero.
         """
         targets = paddle.to_tensor(names)
         current, done = paddle.gather(self.prototypes, targets).unsqueeze(1), []  # [P, 1, D]
