@@ -125,7 +125,7 @@ class ClusterMemory:
 
     def _weighted(self, rows: paddle.Tensor, chosen: paddle.Tensor) -> paddle.Tensor:
         """``(1 - mu) x`` of the chosen rows, [n, 1, D]."""
-        return (1.0 - self.momentum) * paddle.gather(rows, chosen).unsqueeze(1)
+        return paddle.gather(rows, chosen).scale_(1.0 - self.momentum).unsqueeze(1)
 
     def _move(self, names: np.ndarray, rounds: list[paddle.Tensor]) -> None:
         """``m <- N'(mu m + w)``, round after round, for the first labels of ``names``.

@@ -77,5 +77,5 @@ class _UnitRows(PyLayer):
     def backward(ctx, gradient, _):
         """``(g - <g, u> u) / length``"""
         unit, length = ctx.saved_tensor()
-        radial = unit * row_dots(gradient, unit)
-        return (gradient - radial).divide_(length)
+        radial = unit * -row_dots(gradient, unit)
+        return radial.add_(gradient).divide_(length)

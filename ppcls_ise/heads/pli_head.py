@@ -76,16 +76,17 @@ def generate_support_samples(
 def nearest_others(similarity: paddle.Tensor, labels: np.ndarray, topk: int) -> paddle.Tensor:
     """The K columns of largest ``similarity`` [B, C] but for the row's own label: [B, K] int64.
 
-    Best first; the own label where no other column is left. Cost: one pass, no copy.
+    Best first, the first of equal ones; the own label where no other column is left. Cost: a copy
+    and K passes, where a sort takes much longer.
     """
     own = paddle.to_tensor(labels).unsqueeze(1)
-    best = paddle.topk(similarity, min(topk + 1, similarity.shape[1]), axis=1)[1]
-    # Places from that of the own label on move up by one.
-    passed = (best == own).astype("int64").cumsum(axis=1)
-    if (missing := topk + 1 - best.shape[1]) > 0:
-        best = paddle.concat([best, own.expand([-1, missing])], axis=1)
-        passed = paddle.concat([passed, paddle.ones([len(labels), missing], "int64")], axis=1)
-    return paddle.index_sample(best, paddle.arange(topk) + passed[:, :topk])
+    lowest = paddle.full(own.shape, -math.inf, similarity.dtype)
+    masked = paddle.put_along_axis(similarity, own, lowest, axis=1)
+    found = []
+    for _ in range(min(topk, similarity.shape[1] - 1)):
+        found.append(masked.argmax(axis=1, keepdim=True))
+        masked.put_along_axis_(found[-1], lowest, 1)
+    return paddle.concat(found + [own] * (topk - len(found)), axis=1)
 
 
 def _shift(
@@ -93,8 +94,8 @@ def _shift(
 ) -> paddle.Tensor:
     """``1/2 * degree * (m_j - m_y)``, [B*K, D]."""
     own = paddle.to_tensor(np.repeat(labels, neighbors.shape[1]))
-    shift = paddle.gather(centroids, neighbors.flatten()) - paddle.gather(centroids, own)
-    return 0.5 * float(np.float32(degree)) * shift
+    shift = paddle.gather(centroids, neighbors.flatten())
+    return shift.subtract_(paddle.gather(centroids, own)).scale_(0.5 * float(np.float32(degree)))
 
 
 def _extend(features: paddle.Tensor, shift: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
@@ -139,9 +140,8 @@ class _LogitsOfExtended(PyLayer):
         radial = paddle.bmm(
             radial.reshape([num_rows, 1, topk]), supports.reshape([num_rows, topk, -1])
         ).squeeze(1)
-        result = paddle.matmul(total, ctx.memory) / ctx.temperature
-        result.subtract_(radial)
-        return result, None, None, None, None, None
+        result = paddle.matmul(total, ctx.memory).scale_(1.0 / ctx.temperature)
+        return result.subtract_(radial), None, None, None, None, None
 
 
 class PLIHead(MemoryHead):

@@ -74,7 +74,7 @@ def slow_neighbors(similarity, labels, topk):
     """One row at a time; the own label where no other column is left."""
     found = []
     for row, label in zip(similarity, labels, strict=True):
-        others = [c for c in np.argsort(-row) if c != label]
+        others = [c for c in np.argsort(-row, kind="stable") if c != label]
         found.append((others + [label] * topk)[:topk])
     return np.array(found)
 
@@ -83,10 +83,13 @@ def slow_neighbors(similarity, labels, topk):
 @pytest.mark.parametrize("clusters", [1, 2, 3, 4, 9])
 def test_nearest_others(clusters, topk):
     generator = np.random.default_rng(clusters)
-    similarity = generator.standard_normal((30, clusters)).astype(np.float32)
+    similarity = generator.standard_normal((30, clusters)).astype(np.float32).round(1)  # ties
+    given = similarity.copy()
     labels = generator.integers(0, clusters, 30)
-    ours = nearest_others(paddle.to_tensor(similarity), labels, topk).numpy()
+    tensor = paddle.to_tensor(similarity)
+    ours = nearest_others(tensor, labels, topk).numpy()
     np.testing.assert_array_equal(ours, slow_neighbors(similarity, labels, topk))
+    np.testing.assert_array_equal(tensor.numpy(), given)
 
 
 @pytest.mark.parametrize(
