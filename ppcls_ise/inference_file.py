@@ -15,6 +15,8 @@ from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.files import replacing
 
 NAME = "inference"
+# Every file that an export writes is called inference and one of these.
+SUFFIXES = (".yml", ".json", ".pdmodel", ".pdiparams", ".pdiparams.info", ".onnx")
 _HEAD = """# SPDX-License-Identifier: Apache-2.0
 # Written by tools/export_model.py. Images are RGB; image_shape is channels, height, width.
 """
