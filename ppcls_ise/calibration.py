@@ -42,8 +42,7 @@ class Calibration:
 
     def verdict(self, score: float) -> str:
         """One sentence: same person or not, and how far that can be trusted."""
-        # Rounded down, so that a score below the threshold never reads as equal to it.
-        shown = f"{_THRESHOLDS[_bins(np.float32([score]))[0]]:.3f}"
+        shown = shown_score(score)
         if self.accepts(score):
             return (
                 f"score {shown} reaches {self.threshold:.3f}: same person. At that threshold "
@@ -93,6 +92,11 @@ class Calibration:
     @staticmethod
     def _floats() -> tuple[str, ...]:
         return "threshold", "false_accept", "false_reject"
+
+
+def shown_score(score: float) -> str:
+    """Three decimals, rounded down: a score below a threshold never reads as equal to it."""
+    return f"{_THRESHOLDS[_bins(np.float32([score]))[0]]:.3f}"
 
 
 def calibrate(

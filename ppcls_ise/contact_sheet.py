@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ppcls_ise.calibration import Calibration
+from ppcls_ise.calibration import Calibration, shown_score
 from ppcls_ise.data.images import ImageReadError, read_image
 from ppcls_ise.files import replacing
 from ppcls_ise.gallery_search import Match
@@ -28,8 +28,8 @@ style-src 'unsafe-inline'">
 <style>
 body {{ font: 14px/1.4 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff; }}
 h1 {{ font-size: 1.3em; }}
-section {{ display: flex; gap: .8em; align-items: flex-start; overflow-x: auto; padding: .8em 0; \
-border-top: 1px solid #ddd; }}
+section {{ padding: .8em 0; border-top: 1px solid #ddd; }}
+div.row {{ display: flex; flex-wrap: wrap; gap: .8em; align-items: flex-start; }}
 figure {{ margin: 0; flex: 0 0 auto; width: 8.5em; border: 3px solid #999; padding: .3em; \
 text-align: center; }}
 figure.same {{ border-color: #00963c; }}
@@ -97,23 +97,26 @@ def _summary(calibration: Calibration | None) -> str:
 def _section(query: str, matches: Sequence[Match], calibration: Calibration | None) -> str:
     cells = [_figure(query, "query", "query")]
     for rank, match in enumerate(matches, 1):
-        kind, hint = "unknown", f"{match.score:.3f}"
+        kind, words = "unknown", ""
         if calibration is not None:
-            kind = "same" if calibration.accepts(match.score) else "other"
-            hint = calibration.verdict(match.score)
-        cells.append(_figure(match.path, kind, f"{rank}: {match.score:.3f}", hint))
-    return "<section>\n" + "\n".join(cells) + "\n</section>"
+            same = calibration.accepts(match.score)
+            kind, words = ("same", ", same") if same else ("other", ", not shown")
+        heading = f"{rank}: {shown_score(match.score)}{words}"
+        cells.append(_figure(match.path, kind, heading))
+    row = '<div class="row">\n' + "\n".join(cells) + "\n</div>"
+    verdict = calibration.verdict(matches[0].score) if calibration and matches else ""
+    best = f"\n<p>Best match: {_text(verdict)}.</p>" if verdict else ""
+    return f"<section>\n{row}{best}\n</section>"
 
 
-def _figure(path: str, kind: str, heading: str, hint: str = "") -> str:
+def _figure(path: str, kind: str, heading: str) -> str:
     name = _text(Path(path).name)
     try:
         picture = f'<img alt="{name}" src="{_thumbnail(path)}">'
     except ImageReadError as error:
         picture = f'<div class="missing">{_text(str(error))}</div>'
-    details = _text(f"{path}\n{hint}".strip())
     return (
-        f'<figure class="{kind}" title="{details}">{picture}'
+        f'<figure class="{kind}" title="{_text(path)}">{picture}'
         f"<figcaption><b>{_text(heading)}</b>\n{name}</figcaption></figure>"
     )
 

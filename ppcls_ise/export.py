@@ -140,7 +140,6 @@ def export_model(
     if not folder:
         raise ConfigError("set Global.save_inference_dir to the folder for the exported model")
     preprocessing = Preprocessing(evaluation_transforms(config))
-    engine = build_network(config, allow_random_weights=allow_random_weights)
     shape = preprocessing.image_shape
     stated = config["Global"].get("image_shape")
     if stated is not None and list(stated) != list(shape):
@@ -148,6 +147,7 @@ def export_model(
             f"Global.image_shape is {list(stated)}, but the evaluation's transform_ops give "
             f"{list(shape)} (channels, height, width); exporting for the latter"
         )
+    engine = build_network(config, allow_random_weights=allow_random_weights)
     folder = Path(folder)
     for suffix in SUFFIXES:  # of an earlier export, perhaps with another Paddle
         (folder / f"{NAME}{suffix}").unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import numpy as np
 from ppcls_ise.threads import core_count
 
 LINKS = 32
-_BUILD_WIDTH = 80
+_BUILD_WIDTH = 40
 _SEARCH_WIDTH = 256
 _MOST_LEVELS = 64
 _VECTORS = ("levels", "offsets", "neighbors")

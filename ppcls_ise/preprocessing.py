@@ -3,6 +3,7 @@
 
 import copy
 import inspect
+import random
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ise import plugin
+from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError
 
 _CHANNELS_FIRST = "ToCHWImage"
@@ -50,20 +52,29 @@ class Preprocessing:
         return np.ascontiguousarray(pixels, dtype=np.float32)
 
     def _check(self) -> tuple[int, ...]:
-        generator = np.random.default_rng(0)
         shapes = set()
         for height, width in _PROBES:
-            probe = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
-            first, second = self(probe.copy()), self(probe.copy())
-            if not np.array_equal(first, second):
+            with seeded_generators(0):
+                before = _generator_states()
+                try:
+                    result = self(np.full((height, width, 3), 99, np.uint8))
+                except (TypeError, ValueError, AssertionError, AttributeError) as error:
+                    raise ConfigError(f"transform_ops cannot be applied: {error}") from error
+                after = _generator_states()
+            if before != after:
                 raise ConfigError("transform_ops of an evaluation must not draw at random")
-            shapes.add(first.shape)
-        if len(shapes) != 1 or len(first.shape) != 3 or first.shape[0] != 3:
+            shapes.add(result.shape)
+        if len(shapes) != 1 or len(result.shape) != 3 or result.shape[0] != 3:
             raise ConfigError(
                 f"transform_ops have to give [3, H, W] of one size, got {sorted(shapes)}: resize "
                 "with ResizeImage.size [width, height]"
             )
-        return first.shape
+        return result.shape
+
+
+def _generator_states() -> tuple[Any, ...]:
+    _, words, place, *_ = np.random.get_state()
+    return random.getstate(), words.tobytes(), place
 
 
 def evaluation_transforms(config: Any) -> Any:
