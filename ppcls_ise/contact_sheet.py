@@ -100,7 +100,7 @@ def _section(query: str, matches: Sequence[Match], calibration: Calibration | No
         kind, words = "unknown", ""
         if calibration is not None:
             same = calibration.accepts(match.score)
-            kind, words = ("same", ", same") if same else ("other", ", not shown")
+            kind, words = ("same", ", same") if same else ("other", ", below")
         heading = f"{rank}: {shown_score(match.score)}{words}"
         cells.append(_figure(match.path, kind, heading))
     row = '<div class="row">\n' + "\n".join(cells) + "\n</div>"

@@ -69,12 +69,16 @@ def build_network(config: Any, *, allow_random_weights: bool = False) -> Unsuper
         WeightsError: there are no weights of the whole network, or they do not fit.
     """
     options = config["Global"]
-    if not (options["pretrained_model"] or options["checkpoints"] or allow_random_weights):
+    if options["pretrained_model"] or options["checkpoints"]:
+        allow_random_weights = False
+    elif not allow_random_weights:
         raise WeightsError(
             "these would be random weights: set Global.pretrained_model to a .pdparams file, e.g. "
             "-o Global.pretrained_model=output/ISE_market/RecModel/latest (a trial without "
             "weights: --allow-random-weights)"
         )
+    if allow_random_weights:
+        config["Arch"]["Backbone"].pop("pretrained", None)  # a download, and for nothing
     options["to_static"] = False
     engine = UnsupervisedEngine(config, mode="export")
     engine.plain_model.eval()

@@ -78,6 +78,9 @@ class Extractor:
         ppcls_ise.register()
         if type(batch_size) is not int or batch_size < 1:
             raise ConfigError(f"the batch size has to be a whole number >= 1, got {batch_size!r}")
+        threads = options.get("threads")
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise ConfigError(f"threads have to be a whole number >= 1, got {threads!r}")
         self.batch_size = batch_size
         options["device"] = device
         if config is not None:

@@ -67,7 +67,7 @@ def test_names_are_text_and_images_are_inside(tmp_path, images):
         assert head == "data:image/jpeg;base64"
         assert max(Image.open(io.BytesIO(base64.b64decode(data))).size) == 192
     text = "".join(reader.text)
-    for words in ("1: 0.710, same", "2: 0.640, same", "3: 0.639, not shown", "4: -0.200", "<i>"):
+    for words in ("1: 0.710, same", "2: 0.640, same", "3: 0.639, below", "4: -0.200", "<i>"):
         assert words in text
     for words in ("labels <b>", "score 0.710 reaches 0.640: same person", "0.639 is below 0.640"):
         assert words in text

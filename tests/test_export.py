@@ -328,6 +328,7 @@ def test_saved_features_come_back(tmp_path):
     [
         (["-o", "Global.use_gpu=maybe"], "Global.use_gpu has to be a bool"),
         (["-o", "Global.batch_size=0"], "batch size"),
+        (["-o", "Global.cpu_num_threads=0"], "threads have to be"),
         (["-o", "Global.cpu_threads=2"], "the keys are .*cpu_num_threads"),
         (["-o", "Arch.Neck.pooling=avg"], "without a config"),
         (["-o", "Global.use_fp16=True"], "fp16"),

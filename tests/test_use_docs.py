@@ -67,7 +67,9 @@ def test_documents_run_as_written(lite_set, lite_checkpoint, tmp_path, monkeypat
     output = capsys.readouterr().out
     for words in ("max |difference|", "features of", "images/s", "<- chosen", "images removed"):
         assert words in output
-    with np.load("features.npz", allow_pickle=False) as content:
+    with np.load("output/features.npz", allow_pickle=False) as content:
         assert content["features"].shape == (len(content["paths"]), 128)
     queries = len(list((lite_set / "query").iterdir()))
-    assert (tmp_path / "results.html").read_text().count("data:image/jpeg") == 11 * queries
+    assert (tmp_path / "output" / "results.html").read_text().count(
+        "data:image/jpeg"
+    ) == 11 * queries
