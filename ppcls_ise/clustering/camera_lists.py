@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppcls_ise.clustering.blocked_search import Progress
 from ppcls_ise.clustering.membership import Lists
 from ppcls_ise.clustering.neighbors import search
+from ppcls_ise.clustering.parallel import Progress
 
 
 def camera_neighbors(

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from scipy import sparse
 
+from ppcls_ise.clustering.membership import rows_by_first_column
+from ppcls_ise.clustering.parallel import equal_work, map_rows, ordered_map, spans
+
+Result = TypeVar("Result")
 # Share of the bound that a row may lose before the products: more makes them cheaper and the
 # candidates more numerous.
 _DROPPED_SHARE = 0.75
@@ -19,9 +24,11 @@ _BLOCK_ROWS = 4096
 
 
 def candidate_pairs(
-    memberships: sparse.csr_matrix, least_overlap: float
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """All pairs i < j with S_ij = sum_q min(V_iq, V_jq) >= least_overlap, and some others.
+    memberships: sparse.csr_matrix,
+    least_overlap: float,
+    found: Callable[[np.ndarray, np.ndarray], Result],
+) -> Iterator[tuple[int, Result]]:
+    """All pairs with S_ij = sum_q min(V_iq, V_jq) >= least_overlap, and some others, once each.
 
     Columns are put in one order, common ones first, and every row drops its first entries as long
     as they weigh at most delta. For two rows let q be the later one of their last dropped columns:
@@ -32,42 +39,54 @@ def candidate_pairs(
     Args:
         memberships: V [N, N] float32, non-negative.
         least_overlap: bound, above 0.
+        found: called with rows i [P] and columns j [P], i != j, by several threads.
 
     Yields:
-        Number of rows done, then rows i [P] and columns j [P] of one block of rows, i < j.
+        Number of rows done and the result of ``found``.
     """
-    count = memberships.shape[0]
     delta = _DROPPED_SHARE * least_overlap
-    kept = _without_common_columns(memberships, delta)
+    # Similar rows follow each other, so that what they multiply is still in the caches.
+    order = rows_by_first_column(memberships)
+    kept = _without_common_columns(memberships, order, delta)
+
+    def multiply(block: tuple[int, int, int, sparse.csr_matrix]) -> tuple[int, Result]:
+        first, start, stop, later = block
+        bound = kept[start:stop] @ later
+        hit = np.flatnonzero(bound.data >= least_overlap - delta - _ROUNDING)
+        row = np.searchsorted(bound.indptr, hit, side="right") - 1 + start
+        column = bound.indices[hit] + first
+        del bound
+        upper = column > row
+        return stop, found(order[row[upper]], order[column[upper]])
+
+    yield from ordered_map(multiply, _blocks(kept))
+
+
+def _blocks(kept: sparse.csr_matrix) -> Iterator[tuple[int, int, int, sparse.csr_matrix]]:
+    """Rows start..stop of about equal work, and the transposed rows from ``first`` <= start on."""
+    count = kept.shape[0]
     size = np.bincount(kept.indices, minlength=count).astype(np.int32)
     total = np.zeros(kept.nnz + 1, dtype=np.int64)
     np.cumsum(size[kept.indices], out=total[1:])
     work = total[kept.indptr]
     del total
-    step = max(1, -(-count // _TRIANGLE_STEPS))
-    for first in range(0, count, step):
+    for first, last in spans(count, max(1, -(-count // _TRIANGLE_STEPS))):
         later = kept[first:].T.tocsr()
-        start, last = first, min(first + step, count)
-        while start < last:
-            stop = int(np.searchsorted(work, work[start] + _BLOCK_WORK, side="right")) - 1
-            stop = min(max(stop, start + 1), last)
-            bound = kept[start:stop] @ later
-            hit = np.flatnonzero(bound.data >= least_overlap - delta - _ROUNDING)
-            row = np.searchsorted(bound.indptr, hit, side="right") - 1 + start
-            column = bound.indices[hit] + first
-            upper = column > row
-            start = stop
-            yield start, row[upper], column[upper]
+        for start, stop in equal_work(work[first : last + 1], _BLOCK_WORK):
+            yield first, start + first, stop + first, later
 
 
-def _without_common_columns(memberships: sparse.csr_matrix, delta: float) -> sparse.csr_matrix:
-    """Square roots of V without the commonest columns of each row, of weight <= delta per row."""
+def _without_common_columns(
+    memberships: sparse.csr_matrix, order: np.ndarray, delta: float
+) -> sparse.csr_matrix:
+    """Square roots of the rows of V, in the given order, without the commonest columns of each row,
+    of weight <= delta per row."""
     frequency = np.bincount(memberships.indices, minlength=memberships.shape[1])
     name = np.empty(len(frequency), dtype=np.int32)
     name[np.argsort(-frequency, kind="stable")] = np.arange(len(frequency))
-    blocks = []
-    for start in range(0, memberships.shape[0], _BLOCK_ROWS):
-        block = memberships[start : start + _BLOCK_ROWS]
+
+    def drop(span: tuple[int, int]) -> sparse.csr_matrix:
+        block = memberships[order[slice(*span)]]
         block.indices = name[block.indices]
         block.has_sorted_indices = False
         block.sort_indices()
@@ -76,5 +95,7 @@ def _without_common_columns(memberships: sparse.csr_matrix, delta: float) -> spa
         keep = total - np.repeat(before, np.diff(block.indptr)) > delta
         starts = np.concatenate([[0], np.cumsum(keep)])[block.indptr]
         roots = np.sqrt(block.data[keep])
-        blocks.append(sparse.csr_matrix((roots, block.indices[keep], starts), shape=block.shape))
+        return sparse.csr_matrix((roots, block.indices[keep], starts), shape=block.shape)
+
+    blocks = map_rows(drop, len(order), _BLOCK_ROWS)
     return sparse.vstack(blocks, format="csr") if blocks else memberships.copy()

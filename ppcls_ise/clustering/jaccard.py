@@ -8,7 +8,6 @@ import time
 import numpy as np
 from scipy import sparse
 
-from ppcls_ise.clustering.blocked_search import Progress
 from ppcls_ise.clustering.camera_lists import camera_neighbors
 from ppcls_ise.clustering.k_reciprocal import expanded_neighbors, half_length, mutual_neighbors
 from ppcls_ise.clustering.membership import (
@@ -19,6 +18,7 @@ from ppcls_ise.clustering.membership import (
 )
 from ppcls_ise.clustering.neighbors import search
 from ppcls_ise.clustering.overlap import jaccard_distances
+from ppcls_ise.clustering.parallel import Progress
 from ppcls_ise.clustering.row_set import as_features
 
 _CAMERA_DEFAULTS = {"k1_intra": 5, "k1_inter": 20, "k2_intra": 2, "k2_inter": 4}
@@ -73,7 +73,8 @@ def jaccard_graph(
         k2_inter: 4 by default, with ``camera_ids`` only.
         neighbors: lists found elsewhere, [N, w] indices (-1 = empty, w >= min(k1, N)) or
             (indices, similarities [N, w]); not with ``camera_ids``.
-        progress: called as progress(stage, done, total), stage "neighbors" or "jaccard".
+        progress: called as progress(stage, done, total) in the stages "neighbors", "order", "ties",
+            "sets", "expansion" and "jaccard".
         seconds: optional dictionary, receives the seconds of "neighbors" and "jaccard".
 
     Returns:
@@ -137,11 +138,13 @@ def jaccard_graph(
         sets.sort_indices()
     else:
         sets = expanded_neighbors(
-            mutual_neighbors(sets_from), mutual_neighbors(sets_from[:, : half_length(k1)])
+            mutual_neighbors(sets_from),
+            mutual_neighbors(sets_from[:, : half_length(k1)]),
+            progress=progress,
         )
     memberships = soft_memberships(sets, set_similarities(matrix, sets, known))
     if expand:
-        memberships = query_expansion(memberships, expansion_lists)
+        memberships = query_expansion(memberships, expansion_lists, progress=progress)
     graph = jaccard_distances(memberships, max_distance, progress=progress)
     if seconds is not None:
         seconds["neighbors"] = searched - started

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppcls_ise.clustering.blocked_search import Progress, top_candidates
+from ppcls_ise.clustering.blocked_search import top_candidates
 from ppcls_ise.clustering.exact_order import order_candidates
+from ppcls_ise.clustering.parallel import Progress
 from ppcls_ise.clustering.row_set import RowSet, as_features, duplicate_groups, row_norms
 
 # Candidates beyond k: near-ties at the k-th place are decided among them.
@@ -78,7 +79,9 @@ def search(
     candidates, values = top_candidates(
         row_set, min(kept + _PAD, len(rows)), lowest=found, progress=progress
     )
-    indices, similarities, ties = order_candidates(row_set, candidates, values, kept)
+    indices, similarities, ties = order_candidates(
+        row_set, candidates, values, kept, progress=progress
+    )
     del candidates, values
     if lowest is not None and found is not None:
         lowest[:] = found[copy_of]

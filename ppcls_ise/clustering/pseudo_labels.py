@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
-from ppcls_ise.clustering.blocked_search import Progress
 from ppcls_ise.clustering.dbscan import OUTLIER, dbscan
 from ppcls_ise.clustering.jaccard import jaccard_graph
 from ppcls_ise.clustering.membership import Lists
+from ppcls_ise.clustering.parallel import Progress
 from ppcls_ise.clustering.row_set import as_features
 
 _BLOCK_ROWS = 1024
