@@ -18,9 +18,9 @@ Result = TypeVar("Result")
 _DROPPED_SHARE = 0.75
 _ROUNDING = 1e-5
 # Multiplications per product: its result takes at most 8 bytes for each.
-_BLOCK_WORK = 1 << 20
+_BLOCK_WORK = 1 << 19
 _TRIANGLE_STEPS = 6
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 2048
 
 
 def candidate_pairs(
@@ -49,31 +49,36 @@ def candidate_pairs(
     order = rows_by_first_column(memberships)
     kept = _without_common_columns(memberships, order, delta)
 
-    def multiply(block: tuple[int, int, int, sparse.csr_matrix]) -> tuple[int, Result]:
-        first, start, stop, later = block
+    def multiply(block: tuple[int, int, int, int, sparse.csr_matrix]) -> tuple[int, Result]:
+        done, start, stop, first, later = block
         bound = kept[start:stop] @ later
         hit = np.flatnonzero(bound.data >= least_overlap - delta - _ROUNDING)
         row = np.searchsorted(bound.indptr, hit, side="right") - 1 + start
         column = bound.indices[hit] + first
         del bound
         upper = column > row
-        return stop, found(order[row[upper]], order[column[upper]])
+        return done, found(order[row[upper]], order[column[upper]])
 
     yield from ordered_map(multiply, _blocks(kept))
 
 
-def _blocks(kept: sparse.csr_matrix) -> Iterator[tuple[int, int, int, sparse.csr_matrix]]:
-    """Rows start..stop of about equal work, and the transposed rows from ``first`` <= start on."""
+def _blocks(kept: sparse.csr_matrix) -> Iterator[tuple[int, int, int, int, sparse.csr_matrix]]:
+    """Products that make up the upper triangle of kept·keptᵀ, in blocks of about equal work.
+
+    Yields the number of rows done (their share of the triangle), rows start and stop, and the rows
+    from ``first`` on that they are multiplied with, transposed.
+    """
     count = kept.shape[0]
-    size = np.bincount(kept.indices, minlength=count).astype(np.int32)
-    total = np.zeros(kept.nnz + 1, dtype=np.int64)
-    np.cumsum(size[kept.indices], out=total[1:])
-    work = total[kept.indptr]
-    del total
-    for first, last in spans(count, max(1, -(-count // _TRIANGLE_STEPS))):
-        later = kept[first:].T.tocsr()
-        for start, stop in equal_work(work[first : last + 1], _BLOCK_WORK):
-            yield first, start + first, stop + first, later
+    ones = np.ones(kept.nnz, dtype=np.int8)
+    pattern = sparse.csr_matrix((ones, kept.indices, kept.indptr), shape=kept.shape)
+    steps = list(spans(count, max(1, -(-count // _TRIANGLE_STEPS))))
+    total, before = sum(last for _, last in steps), 0
+    for first, last in steps:
+        later = kept[first:last].T.tocsr()
+        work = np.concatenate([[0], np.cumsum(pattern[:last] @ np.diff(later.indptr).astype(int))])
+        for start, stop in equal_work(work, _BLOCK_WORK):
+            yield (before + stop) * count // total, start, stop, first, later
+        before += last
 
 
 def _without_common_columns(

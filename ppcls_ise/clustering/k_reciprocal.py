@@ -8,7 +8,7 @@ from scipy import sparse
 
 from ppcls_ise.clustering.parallel import Progress, map_rows
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 2048
 
 
 def list_matrix(lists: np.ndarray, count: int) -> sparse.csr_matrix:

@@ -12,7 +12,7 @@ from ppcls_ise.clustering.k_reciprocal import list_matrix
 from ppcls_ise.clustering.parallel import Progress, map_rows
 from ppcls_ise.clustering.row_set import inner_products
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 2048
 _PAIRS = 1 << 14
 
 # A neighbor list: indices [N, w] (-1 = empty) and similarities [N, w].
