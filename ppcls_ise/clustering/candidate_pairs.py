@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from ppcls_ise.clustering.membership import rows_by_first_column
-from ppcls_ise.clustering.parallel import equal_work, map_rows, ordered_map, spans
+from ppcls_ise.clustering.parallel import equal_work, map_rows, ordered_map, spans, stack_rows
 
 Result = TypeVar("Result")
 # Share of the bound that a row may lose before the products: more makes them cheaper and the
@@ -102,5 +102,4 @@ def _without_common_columns(
         roots = np.sqrt(block.data[keep])
         return sparse.csr_matrix((roots, block.indices[keep], starts), shape=block.shape)
 
-    blocks = map_rows(drop, len(order), _BLOCK_ROWS)
-    return sparse.vstack(blocks, format="csr") if blocks else memberships.copy()
+    return stack_rows(map_rows(drop, len(order), _BLOCK_ROWS), memberships.shape[1])

@@ -88,14 +88,15 @@ def order_candidates(
         return unsure
 
     step = max(1, _ROW_CHUNK_VALUES // (32 * width))
-    unsure = np.concatenate(map_rows(order, count, step, "order", progress))
+    unsure = np.concatenate(list(map_rows(order, count, step, "order", progress)))
 
     def search_again(span: tuple[int, int]) -> None:
         rows = unsure[slice(*span)]
         index, value, run = _search_rows(row_set, rows, k)
         out_indices[rows], out_values[rows], out_groups[rows] = index, value, run
 
-    map_rows(search_again, len(unsure), max(1, _ROW_CHUNK_VALUES // count), "ties", progress)
+    step = max(1, _ROW_CHUNK_VALUES // count)
+    list(map_rows(search_again, len(unsure), step, "ties", progress))
     return out_indices, out_values, out_groups
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from ppcls_ise.clustering.k_reciprocal import list_matrix
-from ppcls_ise.clustering.parallel import Progress, map_rows
+from ppcls_ise.clustering.parallel import Progress, map_rows, stack_rows
 from ppcls_ise.clustering.row_set import inner_products
 
 _BLOCK_ROWS = 2048
@@ -61,7 +61,7 @@ def set_similarities(
         part = entry[slice(*span)]
         similarities[part] = inner_products(features, row[slice(*span)], sets.indices[part])
 
-    map_rows(multiply, len(entry), _PAIRS)
+    list(map_rows(multiply, len(entry), _PAIRS))
     return similarities
 
 
@@ -110,5 +110,5 @@ def query_expansion(
         block.sort_indices()
         return block
 
-    blocks = map_rows(average, len(lists), _BLOCK_ROWS, "expansion", progress)
-    return sparse.vstack(blocks, format="csr") if blocks else memberships.copy()
+    count = len(lists)
+    return stack_rows(map_rows(average, count, _BLOCK_ROWS, "expansion", progress), count)

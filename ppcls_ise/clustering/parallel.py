@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from ppcls_ise.threads import core_count
@@ -58,14 +59,32 @@ def map_rows(
     step: int,
     stage: str = "",
     progress: Progress | None = None,
-) -> list[Result]:
+) -> Iterator[Result]:
     """``function((start, stop))`` of all :func:`spans`, computed by :func:`ordered_map`."""
-    results = []
-    for result in ordered_map(function, spans(count, step)):
-        results.append(result)
+    for done, result in enumerate(ordered_map(function, spans(count, step)), 1):
+        yield result
         if progress is not None:
-            progress(stage, min(len(results) * step, count), count)
-    return results
+            progress(stage, min(done * step, count), count)
+
+
+def stack_rows(blocks: Iterable[sparse.csr_matrix], columns: int) -> sparse.csr_matrix:
+    """Blocks of rows, one below the other, without ever holding all blocks and the result."""
+    data: list[np.ndarray] = []
+    indices: list[np.ndarray] = []
+    starts = [np.zeros(1, dtype=np.int64)]
+    for block in blocks:
+        starts.append(starts[-1][-1] + block.indptr[1:].astype(np.int64))
+        for whole, part in ((data, block.data), (indices, block.indices)):
+            if not whole:
+                whole.append(np.empty(0, dtype=part.dtype))
+            before = len(whole[0])
+            # Grows in place; large arrays are not even copied.
+            whole[0].resize(before + len(part), refcheck=False)
+            whole[0][before:] = part
+    indptr = np.concatenate(starts)
+    if not data:
+        return sparse.csr_matrix((0, columns), dtype=np.float32)
+    return sparse.csr_matrix((data[0], indices[0], indptr), shape=(len(indptr) - 1, columns))
 
 
 def equal_work(work: np.ndarray, most: int) -> Iterator[tuple[int, int]]:

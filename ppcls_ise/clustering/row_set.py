@@ -36,7 +36,7 @@ def row_norms(features: np.ndarray, *, name: str = "features") -> np.ndarray:
         chunk = features[slice(*span)].astype(np.float64)
         norms[slice(*span)] = np.sqrt(np.einsum("ij,ij->i", chunk, chunk))
 
-    map_rows(measure, len(features), _CHUNK_ROWS)
+    list(map_rows(measure, len(features), _CHUNK_ROWS))
     # The float64 squares of finite float32 values cannot overflow, so the norm shows every NaN/Inf.
     bad = np.flatnonzero(~np.isfinite(norms))
     if bad.size:
@@ -81,7 +81,7 @@ def duplicate_groups(features: np.ndarray, groups: np.ndarray | None = None) -> 
         bits = (features[slice(*span)] + np.float32(0.0)).view(np.uint32)
         keys[slice(*span)] = np.einsum("ij,j->i", bits.astype(np.uint64), weights)
 
-    map_rows(hash_rows, count, _CHUNK_ROWS)
+    list(map_rows(hash_rows, count, _CHUNK_ROWS))
     if groups is not None:
         keys ^= groups.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
