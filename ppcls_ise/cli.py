@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the command-line tools end: a sentence for known errors, never a hang."""
 
+import logging
 import multiprocessing
 import os
 import sys
@@ -15,6 +16,8 @@ from ppcls_ise.plugin import InputPipelineFailure
 
 # Paddle says at every start that its C++ extensions would build faster with ccache.
 warnings.filterwarnings("ignore", message="No ccache found")
+# And faiss which instruction set it was loaded for.
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 
 def _end_process(arguments: Any) -> None:

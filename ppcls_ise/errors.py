@@ -20,6 +20,10 @@ class WeightsError(ReIDError, ValueError):
     """A weight file is not what the configuration needs."""
 
 
+class ExportError(ReIDError, RuntimeError):
+    """A network that Paddle cannot turn into a static graph."""
+
+
 def shown(path: str | os.PathLike[str]) -> str:
     """A path for messages and lists, on one line: what cannot be printed (line breaks, control
     characters, bytes that are no text) appears as an escape such as ``\\n`` or ``\\udcff``."""
