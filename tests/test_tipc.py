@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TIPC scripts: what they read, what they call, and that they tell when a stage fails."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ppcls_ise
+from ppcls_ise.config import get_config
+from tests.conftest import REPOSITORY
+
+CONFIGS = sorted((REPOSITORY / "test_tipc" / "configs").glob("*/*_train_*.txt"))
+LITE = "lite_train_lite_infer"
+ISE = Path("test_tipc/configs/ISE_market/ISE_market_train_infer_python.txt")
+# What a line begins with, by its index among the non-empty ones: PaddleClas's runner counts so.
+KEYS = {
+    1: "model_name", 2: "python", 3: "gpu_list", 4: "-o Global.device", 6: "-o Global.epochs",
+    7: "-o Global.output_dir", 9: "-o Global.pretrained_model", 10: "train_model_name",
+    14: "trainer", 15: "norm_train", 19: "to_static_train", 23: "eval",
+    27: "-o Global.save_inference_dir", 28: "-o Global.pretrained_model", 29: "norm_export",
+    36: "infer_model", 37: "infer_export", 39: "inference", 40: "-o Global.use_gpu",
+    43: "-o Global.batch_size", 47: "-o Global.infer_imgs", 49: "-o Global.benchmark",
+}  # fmt: skip
+
+
+def read(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def bash(script: str, *arguments: str) -> str:
+    command = ["bash", "-c", f"source test_tipc/common_func.sh; {script}", "bash", *arguments]
+    return subprocess.run(
+        command, cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "answer"),
+    [
+        ("func_parser_key", ["-o Global.device:cpu"], "-o Global.device"),
+        ("func_parser_value", ["eval:tools/eval.py -o x=[1,*] "], "tools/eval.py -o x=[1,*]"),
+        ("func_parser_value", ["-o Global.pretrained_model:"], ""),
+        ("func_parser_value", ["##"], ""),
+        ("func_parser_value", ["url:https://host/file"], "https"),
+        ("func_parser_value_lite", ["a=b=c", "="], "b"),
+        ("func_parser_params", ["-o e:lite=2|whole=70", "whole"], "70"),
+        ("func_parser_params", ["-o e:lite=2|whole=70", "other"], ""),
+        ("func_parser_params", ["-o e:lite=2|whole=70"], ""),
+        ("func_set_params", ["-o a", "3"], "-o a=3"),
+        ("func_set_params", ["null", "3"], ""),
+        ("func_set_params", ["-o a", "null"], ""),
+        ("func_set_params", ["-o a", ""], ""),
+        ("func_set_amp_params", ["key", "null"], "-o AMP.use_amp=False"),
+    ],
+)  # fmt: skip
+def test_lines_are_read_as_the_format_has_it(script, arguments, answer):
+    assert bash(f'{script} "$@"', *arguments).strip() == answer
+
+
+def test_amp_levels():
+    assert "AMP.use_amp=True" in (amp := bash("func_set_amp_params key amp")) and "level=O1" in amp
+    assert "level=O2" in bash("func_set_amp_params key fp16")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_is_line_for_line_what_the_runner_reads(path):
+    ppcls_ise.register()
+    lines = read(path)
+    for index, key in KEYS.items():
+        assert lines[index].split(":")[0] == key
+    for line in lines[1:51]:
+        assert line.count(":") <= 1 and "'" not in line
+    assert lines[1] == "model_name:RecModel"  # Arch.name: folders of checkpoints are called so
+    for index in (15, 23, 29):
+        program, *arguments = lines[index].split(":", 1)[1].split()
+        assert (REPOSITORY / program).is_file()
+        assert arguments[0] == "-c" and set(arguments[2::2]) == {"-o"}
+        config = get_config(str(REPOSITORY / arguments[1]), [*arguments[3::2], "Global.device=cpu"])
+        assert config["Arch"]["name"] == "RecModel"
+        assert config["Global"]["image_root"].startswith("dataset/tipc/")
+    assert (REPOSITORY / "deploy" / lines[39].split(":")[1].split()[0]).resolve().is_file()
+    assert {entry.split("=")[1] for entry in lines[6].split(":")[1].split("|")} == {"2"}
+
+
+# -- the runner, with a program in the place of Python that only notes what it is asked to do ------
+
+FAKE_PYTHON = """#!/usr/bin/env bash
+if [[ $1 == -c ]]; then echo "${FAKE_GPUS:-0}"; exit; fi
+echo "CUDA=${CUDA_VISIBLE_DEVICES:-} $*" >>"$FAKE_LOG"
+for word in "$@"; do
+    [[ $word != Global.output_dir=* || -n ${FAKE_NO_WEIGHTS:-} ]] || {
+        mkdir -p "${word#*=}/RecModel"; echo weights >"${word#*=}/RecModel/latest.pdparams"; }
+done
+echo "ips: 12.5 samples/s, loss: 0.5"
+[[ -z ${FAKE_FAILURE:-} || "$*" != *"$FAKE_FAILURE"* ]]
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of what the chains need, so that they write nothing into the repository."""
+    root = tmp_path / "a check out"
+    leave = shutil.ignore_patterns("output", "__pycache__")
+    for name in ("ppcls_ise", "configs", "tools", "test_tipc"):
+        shutil.copytree(REPOSITORY / name, root / name, ignore=leave)
+    return root
+
+
+def tipc(root: Path, script: str, *arguments: str, path: Path, **environment: str):
+    return subprocess.run(
+        ["bash", f"test_tipc/{script}", *map(str, arguments)],
+        cwd=root,
+        env=os.environ | {"PATH": f"{path}:{os.environ['PATH']}"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+
+
+def edit(root: Path, **values: str) -> Path:
+    """A copy of the ISE config with other values, by the name of the line's index: line3=..."""
+    lines = read(root / ISE)
+    for name, value in values.items():
+        index = int(name.removeprefix("line"))
+        lines[index] = f"{lines[index].split(':')[0]}:{value}"
+    path = root / ISE.with_name("edited_train_infer_python.txt")
+    path.write_text("\n\n".join(lines) + "\r\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def fake(checkout, tmp_path):
+    """Run the chain on fake Python: -> result, commands, lines of results_python.log."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "python").write_text(FAKE_PYTHON)
+    (folder / "python").chmod(0o755)
+
+    def run(mode=LITE, *, environment=None, **values):
+        noted = tmp_path / "noted"
+        noted.unlink(missing_ok=True)
+        done = tipc(
+            checkout,
+            "test_train_inference_python.sh",
+            edit(checkout, **values),
+            mode,
+            path=folder,
+            FAKE_LOG=str(noted),
+            **environment or {},
+        )
+        log = checkout / "test_tipc" / "output" / "ISE_market" / mode / "results_python.log"
+        commands = noted.read_text().splitlines() if noted.exists() else []
+        return done, commands, log.read_text().splitlines() if log.exists() else []
+
+    return run
+
+
+def test_all_stages_in_order(fake):
+    done, commands, results = fake()
+    assert done.returncode == 0, done.stdout
+    programs = [re.search(r"(\w+)\.py", command)[1] for command in commands]
+    assert programs == 2 * ["train", "eval", "export_model", "infer"]
+    assert len(results) == 8
+    assert all("Run successfully with command - ISE_market - python" in line for line in results)
+    train, evaluate, export, infer = commands[:4]
+    folder = f"test_tipc/output/ISE_market/{LITE}/norm_train_gpus_-1_autocast_null_nodes_1"
+    for word in (
+        "Global.device=cpu", "Global.epochs=2", f"Global.output_dir={folder}",
+        "AMP.use_amp=False", "DataLoader.Train.sampler.batch_size=8", "Global.print_mem_info=True",
+    ):  # fmt: skip
+        assert f"-o {word}" in train
+    assert f"-o Global.pretrained_model={folder}/RecModel/latest" in evaluate
+    assert f"-o Global.save_inference_dir={folder}" in export
+    assert f"-o Global.rec_inference_model_dir=../{folder}" in infer
+    assert "Global.to_static=True" in commands[4] and "Global.to_static=True" not in train
+
+
+@pytest.mark.parametrize(
+    ("stage", "successful", "failed"),
+    [("train.py", 0, 1), ("eval.py", 3, 1), ("export_model.py", 2, 1), ("infer.py", 3, 1)],
+)
+def test_a_stage_that_fails_fails_the_chain(fake, stage, successful, failed):
+    done, _, results = fake(line14="norm_train", environment={"FAKE_FAILURE": f"tools/{stage}"})
+    assert done.returncode == 1
+    bad = [line for line in results if "Run failed with command - ISE_market - " in line]
+    assert len(bad) == failed and f"tools/{stage}" in bad[0]
+    assert len(results) - len(bad) == successful
+
+
+def test_training_that_leaves_no_weights_has_failed(fake):
+    done, commands, results = fake(line14="norm_train", environment={"FAKE_NO_WEIGHTS": "1"})
+    assert done.returncode == 1 and len(commands) == 1
+    assert "Run failed with command" in results[0]
+
+
+def test_cards(fake):
+    def trains(*, gpus, **values):
+        values = {"line14": "norm_train", "line4": "gpu", "line40": "True|False"} | values
+        done, commands, _ = fake(environment={"FAKE_GPUS": str(gpus)}, **values)
+        assert done.returncode == 0, done.stdout
+        return [c for c in commands if "train.py" in c], [c for c in commands if "infer.py" in c]
+
+    (one, two), predictions = trains(gpus=0, line3="0|0,1")
+    assert "launch" not in one and "Global.device=cpu" in one
+    assert "--nproc_per_node=2 --backend=gloo" in two and "Global.device=cpu" in two
+    assert all("Global.use_gpu=False" in p for p in predictions) and len(predictions) == 2
+    (one, two), predictions = trains(gpus=2, line3="0|0,1")
+    assert one.startswith("CUDA=0 ") and "Global.device=gpu" in one
+    assert "--devices=0,1" in two and "gloo" not in two and "Global.device=gpu" in two
+    assert sum("Global.use_gpu=True" in p for p in predictions) == 2
+    (one,), _ = trains(gpus=2, line3="-1")
+    assert "Global.device=cpu" in one and "launch" not in one
+
+
+def test_modes(fake):
+    _, commands, _ = fake("train_amp_infer", line14="norm_train")
+    assert "AMP.use_amp=True" in commands[0] and "AMP.level=O1" in commands[0]
+    _, commands, _ = fake("whole_train_whole_infer", line6="whole_train_whole_infer=7")
+    assert "Global.epochs=7" in commands[0]
+    done, commands, results = fake("whole_infer")
+    assert done.returncode == 0 and len(results) == len(commands) == 2
+    assert "Global.pretrained_model=./inference/tipc/ISE_market/latest" in commands[0]
+    done, commands, _ = fake("lite_train")
+    assert done.returncode == 2 and not commands and "lite_train_lite_infer" in done.stdout
+
+
+def test_nothing_to_do_is_a_failure(fake):
+    assert fake(line15="null")[0].returncode == 1
+
+
+def test_benchmark(fake, checkout, tmp_path):
+    environment = {"FAKE_LOG": str(tmp_path / "noted"), "path": tmp_path / "bin"}
+    log = checkout / "test_tipc/output/ISE_market/benchmark_train"
+    setting = "dynamic_bs4_amp_DP_N1C2"
+    arguments = (ISE, "benchmark_train", setting)
+    done = tipc(checkout, "benchmark_train.sh", *arguments, **environment)
+    assert done.returncode == 1 and "no ips" in done.stdout  # fake Python writes no train.log
+    command = (tmp_path / "noted").read_text()
+    for word in (
+        "sampler.batch_size=4",
+        "Global.epochs=1",
+        "AMP.use_amp=True",
+        "--nproc_per_node=2",
+    ):
+        assert word in command
+    assert (log / "results_python.log").is_file()
+    for wrong in ("dynamic", "dynamic_bs4_amp_DP_N2C8"):
+        done = tipc(checkout, "benchmark_train.sh", ISE, "benchmark_train", wrong, **environment)
+        assert done.returncode == 2
+
+
+# -- stored figures ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("log", "stored", "status"),
+    [
+        ("mAP 0.5, loss: 1.0 mAP 0.25", {"mAP": 0.26, "loss": 1.0}, 0),
+        ("mAP 0.5", {"mAP": 0.6}, 1),
+        ("mAP nan", {"mAP": 0.6}, 1),
+        ("xmAP 0.5", {"mAP": 0.5}, 1),
+        (None, {"mAP": 0.5}, 1),
+    ],
+)
+def test_compare_results(tmp_path, log, stored, status):
+    if log:
+        (tmp_path / "a.log").write_text(log)
+    (tmp_path / "gt.json").write_text(json.dumps({"a.log": stored}))
+    program = REPOSITORY / "test_tipc" / "compare_results.py"
+    arguments = ["--gt_file", tmp_path / "gt.json", "--log_dir", tmp_path]
+    done = subprocess.run([sys.executable, program, *arguments], capture_output=True, text=True)
+    assert done.returncode == status
+    assert ("WRONG" in done.stdout) == bool(status)
