@@ -79,6 +79,7 @@ status_check() {
 # The lines of a config into the array `lines`, counted from 0 without the empty ones.
 tipc_read() {
     [[ -f $1 ]] || tipc_stop "there is no config file $1"
+    # shellcheck disable=SC2034
     mapfile -t lines < <(tr -d '\r' <"$1" | grep -v '^$')
 }
 

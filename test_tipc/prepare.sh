@@ -13,6 +13,15 @@ tipc_read "$config"
 python=$(func_parser_value "${lines[2]}")
 tipc_require_python "$python"
 
+if [[ $mode == paddle2onnx_infer ]]; then
+    # What there is to convert comes from the training config of the same model.
+    training=${config%/*}/$(tipc_model "$config")_train_infer_python.txt
+    bash "test_tipc/prepare.sh" "$training" whole_infer
+    [[ -f $(func_parser_value "${lines[4]}")/inference.pdiparams ]] ||
+        bash test_tipc/test_train_inference_python.sh "$training" whole_infer
+    exit
+fi
+
 # Where real data sets are looked for: folders of Market-1501 or MSMT17, as tools/train.py finds them.
 real_root=$(realpath -m -- "${TIPC_DATA:-dataset}")
 lite=$PWD/dataset/tipc/lite
@@ -50,10 +59,6 @@ link() { # target, name
 train_link=$(grep -oP 'Global\.image_root=\K\S+' <<<"$(func_parser_value "${lines[15]:-}")" || true)
 infer_link=$(func_parser_value "${lines[47]:-}")
 infer_link=${infer_link#../}
-if [[ $mode == paddle2onnx_infer ]]; then
-    # The lines of the training config of the same model say which data it needs.
-    exec bash "$0" "${config%/*}/$(tipc_model "$config")_train_infer_python.txt" whole_infer
-fi
 [[ $train_link == *dataset/tipc/* && $infer_link == dataset/tipc/* ]] ||
     tipc_stop "$config: norm_train needs Global.image_root=./dataset/tipc/NAME, and the images to predict lie there too"
 name=$(basename "$train_link")

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ppcls_ise
 from ppcls_ise.config import get_config
 from tests.conftest import REPOSITORY
+from tests.test_engine import engine_of
 
 CONFIGS = sorted((REPOSITORY / "test_tipc" / "configs").glob("*/*_train_*.txt"))
 LITE = "lite_train_lite_infer"
@@ -256,7 +258,13 @@ def test_benchmark(fake, checkout, tmp_path):
         assert done.returncode == 2
 
 
-# -- stored figures ------------------------------------------------------------------------
+# -- stored results ------------------------------------------------------------------------------
+
+
+def compare(stored: Path, found: Path, *arguments: str):
+    program = REPOSITORY / "test_tipc" / "compare_results.py"
+    command = [sys.executable, program, "--gt_file", stored, "--log_file", found, *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -269,12 +277,78 @@ def test_benchmark(fake, checkout, tmp_path):
         (None, {"mAP": 0.5}, 1),
     ],
 )
-def test_compare_results(tmp_path, log, stored, status):
+def test_figures_are_compared(tmp_path, log, stored, status):
     if log:
         (tmp_path / "a.log").write_text(log)
     (tmp_path / "gt.json").write_text(json.dumps({"a.log": stored}))
-    program = REPOSITORY / "test_tipc" / "compare_results.py"
-    arguments = ["--gt_file", tmp_path / "gt.json", "--log_dir", tmp_path]
-    done = subprocess.run([sys.executable, program, *arguments], capture_output=True, text=True)
+    done = compare(tmp_path / "gt.json", tmp_path)
     assert done.returncode == status
     assert ("WRONG" in done.stdout) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ("paths", "features", "status"),
+    [
+        (["a", "b"], [[1.0], [2.001]], 0),
+        (["a", "b"], [[1.0], [2.1]], 1),
+        (["a", "b"], [[1.0], [np.nan]], 1),
+        (["b", "a"], [[1.0], [2.0]], 1),
+        (["a"], [[1.0]], 1),
+    ],
+)
+def test_features_are_compared(tmp_path, paths, features, status):
+    np.savez(tmp_path / "a.npz", paths=["a", "b"], features=[[1.0], [2.0]])
+    np.savez(tmp_path / "b.npz", paths=paths, features=features)
+    options = ("--atol", "0.01", "--rtol", "0")
+    assert compare(tmp_path / "a.npz", tmp_path / "b.npz", *options).returncode == status
+
+
+# -- the real chain -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_ise_from_training_to_prediction(checkout):
+    """Training, evaluation, export and prediction; predicted features are the evaluated ones."""
+    here = Path(sys.executable).parent
+    config = edit(checkout, line14="norm_train")
+    prepared = tipc(checkout, "prepare.sh", config, LITE, path=here)
+    assert prepared.returncode == 0, prepared.stdout
+    done = tipc(checkout, "test_train_inference_python.sh", config, LITE, path=here)
+    assert done.returncode == 0, done.stdout
+    output = checkout / "test_tipc" / "output" / "ISE_market" / LITE
+    results = (output / "results_python.log").read_text().splitlines()
+    assert len(results) == 4 and all("Run successfully with command" in line for line in results)
+    stored = REPOSITORY / "test_tipc" / "results" / "ISE_market.json"
+    compared = compare(stored, output, "--atol", "0.1", "--rtol", "0.3")
+    assert compared.returncode == 0, compared.stdout
+
+    weights = output / "norm_train_gpus_-1_autocast_null_nodes_1" / "RecModel" / "latest"
+    yaml, *overrides = read(config)[23].split(":", 1)[1].split()[2:]
+    overrides = overrides[1::2] + [
+        f"Global.image_root={checkout}/dataset/tipc/lite",
+        f"Global.pretrained_model={weights}",
+        "Global.device=cpu",
+    ]
+    engine = engine_of(overrides, mode="eval", config=REPOSITORY / yaml)
+    query, _ = engine.query_and_gallery()
+    with np.load(checkout / "test_tipc" / "output" / "ISE_market_features.npz") as predicted:
+        names = [Path(path).name for path in predicted["paths"]]
+        assert names == [Path(path).name for path in engine.query_dataloader.dataset.images]
+        evaluated = query[0] / np.linalg.norm(query[0], axis=1, keepdims=True)
+        np.testing.assert_allclose(predicted["features"], evaluated, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("PPCLS_HOME" not in os.environ, reason="needs a checkout of PaddleClas")
+def test_ise_under_the_unchanged_scripts_of_paddleclas(checkout):
+    here = Path(sys.executable).parent
+    checkout = checkout.rename(checkout.with_name("checkout"))  # they quote nothing
+    config = edit(checkout, line14="norm_train")
+    assert tipc(checkout, "prepare.sh", config, LITE, path=here).returncode == 0
+    for name in ("test_train_inference_python.sh", "common_func.sh"):
+        shutil.copy(Path(os.environ["PPCLS_HOME"]) / "test_tipc" / name, checkout / "test_tipc")
+    done = tipc(checkout, "test_train_inference_python.sh", config, LITE, path=here)
+    results = checkout / "test_tipc" / "output" / "RecModel" / LITE / "results_python.log"
+    lines = results.read_text().splitlines()
+    assert len(lines) == 4, done.stdout
+    assert all("Run successfully with command - RecModel - " in line for line in lines), done.stdout
