@@ -31,6 +31,11 @@ KEYS = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    ppcls_ise.register()
+
+
 def read(path: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
@@ -72,7 +77,6 @@ def test_amp_levels():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_is_line_for_line_what_the_runner_reads(path):
-    ppcls_ise.register()
     lines = read(path)
     for index, key in KEYS.items():
         assert lines[index].split(":")[0] == key
