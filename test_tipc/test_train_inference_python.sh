@@ -34,13 +34,10 @@ epochs=$(func_parser_params "${lines[6]}" "$mode")
 [[ $mode != benchmark_train ]] || epochs=1
 
 device=$(value 4)
-num_gpus=0
-if [[ $device$(value 40) == *gpu* || $(value 40) == *True* ]]; then
-    num_gpus=$(tipc_count_gpus "$python")
-    if [[ ${num_gpus:-0} -eq 0 ]]; then
-        echo "Paddle finds no GPU: everything runs on the CPU"
-        num_gpus=0 device=cpu use_gpu_list=(False)
-    fi
+if [[ $device == gpu || $(value 40) == *True* ]] && [[ $(tipc_count_gpus "$python") -eq 0 ]]; then
+    echo "Paddle finds no GPU: everything runs on the CPU"
+    device=cpu
+    use_gpu_list=(False)
 fi
 
 passed=0
@@ -61,17 +58,15 @@ stage() { # name, folder, log, command
     return "$status"
 }
 
-# The command of a training run: one process, several (gloo where there is no GPU), or several machines.
-launcher() {
-    local gpu=$1 log=$2 ips=""
-    [[ $gpu != *";"* ]] || { ips="--ips=${gpu%%;*}" gpu=${gpu#*;}; }
-    if [[ $gpu != *,* ]]; then
-        if [[ $gpu == -1 || $device != gpu ]]; then echo "$python"; else echo "env CUDA_VISIBLE_DEVICES=$gpu $python"; fi
-    elif [[ $num_gpus -gt 0 && $device == gpu ]]; then
-        echo "$python -m paddle.distributed.launch $ips --devices=$gpu --log_dir=$log"
+# How a training starts: one process, or one per card (with gloo where there is no GPU).
+launcher() { # gpu, folder of logs
+    local commas=${1//[!,]/}
+    if [[ -z $commas ]]; then
+        if [[ $1 == -1 || $device != gpu ]]; then echo "$python"; else echo "env CUDA_VISIBLE_DEVICES=$1 $python"; fi
+    elif [[ $device == gpu ]]; then
+        echo "$python -m paddle.distributed.launch --devices=$1 --log_dir=$2"
     else
-        local cards=${gpu//[!,]/}
-        echo "$python -m paddle.distributed.launch $ips --nproc_per_node=$((${#cards} + 1)) --backend=gloo --log_dir=$log"
+        echo "$python -m paddle.distributed.launch --nproc_per_node=$((${#commas} + 1)) --backend=gloo --log_dir=$2"
     fi
 }
 

@@ -17,6 +17,7 @@ from ppcls_ise.config import get_config
 from tests.conftest import REPOSITORY
 from tests.test_engine import engine_of
 
+pytestmark = pytest.mark.slow
 CONFIGS = sorted((REPOSITORY / "test_tipc" / "configs").glob("*/*_train_*.txt"))
 LITE = "lite_train_lite_infer"
 ISE = Path("test_tipc/configs/ISE_market/ISE_market_train_infer_python.txt")
@@ -310,7 +311,6 @@ def test_features_are_compared(tmp_path, paths, features, status):
 # -- the real chain -------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_ise_from_training_to_prediction(checkout):
     """Training, evaluation, export and prediction; predicted features are the evaluated ones."""
     here = Path(sys.executable).parent
@@ -342,7 +342,6 @@ def test_ise_from_training_to_prediction(checkout):
         np.testing.assert_allclose(predicted["features"], evaluated, atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif("PPCLS_HOME" not in os.environ, reason="needs a checkout of PaddleClas")
 def test_ise_under_the_unchanged_scripts_of_paddleclas(checkout):
     here = Path(sys.executable).parent
