@@ -263,6 +263,37 @@ def test_benchmark(fake, checkout, tmp_path):
         assert done.returncode == 2
 
 
+def test_real_images_take_the_place_of_generated_ones(checkout, fake, tmp_path):
+    del fake  # its Python draws no images; links are what counts here
+    real = tmp_path / "real"
+    (real / "Market-1501-v15.09.15" / "bounding_box_train").mkdir(parents=True)
+    (real / "Market-1501-v15.09.15" / "bounding_box_test").mkdir()
+    (real / "MSMT17_V1" / "test").mkdir(parents=True)
+    (real / "MSMT17_V1" / "list_train.txt").touch()
+    environment = {"FAKE_LOG": str(tmp_path / "noted"), "path": tmp_path / "bin"}
+    links = checkout / "dataset" / "tipc"
+
+    def prepare(model, mode, **more):
+        config = f"test_tipc/configs/{model}/{model}_train_infer_python.txt"
+        done = tipc(checkout, "prepare.sh", config, mode, **environment, **more)
+        assert done.returncode == 0, done.stdout
+        name = "msmt17" if model == "ISE_msmt17" else "market1501"
+        return (links / name).readlink(), (links / f"{name}_infer").readlink(), done.stdout
+
+    lite = links / "lite"
+    market = real / "Market-1501-v15.09.15"
+    data = {"TIPC_DATA": str(real)}
+    assert prepare("HHCL", LITE, **data)[:2] == (lite, lite / "query")
+    mode = "lite_train_whole_infer"
+    assert prepare("HHCL", mode, **data)[:2] == (lite, market / "bounding_box_test")
+    mode = "whole_train_whole_infer"
+    assert prepare("HHCL", mode, **data)[:2] == (market, market / "bounding_box_test")
+    msmt17 = real / "MSMT17_V1"
+    assert prepare("ISE_msmt17", mode, **data)[:2] == (msmt17, msmt17 / "test")
+    *found, text = prepare("CSA", mode)
+    assert found == [lite, lite / "bounding_box_test"] and "stand in" in text
+
+
 # -- stored results ------------------------------------------------------------------------------
 
 
