@@ -263,6 +263,40 @@ def test_benchmark(fake, checkout, tmp_path):
         assert done.returncode == 2
 
 
+def test_onnx_chain(checkout, fake, tmp_path):
+    fake()  # makes the folder of fake programs
+    shutil.copy(tmp_path / "bin" / "python", tmp_path / "bin" / "paddle2onnx")
+    name = "ISE_market_linux_gpu_normal_normal_paddle2onnx_python_linux_cpu.txt"
+    log = tmp_path / "noted"
+
+    def run(**more):
+        log.unlink(missing_ok=True)
+        environment = {"FAKE_LOG": str(log), "path": tmp_path / "bin"} | more
+        return tipc(checkout, "test_paddle2onnx.sh", ISE.with_name(name), **environment)
+
+    done = run()
+    assert done.returncode == 2 and "prepare.sh" in done.stdout
+    folder = checkout / "inference" / "tipc" / "ISE_market"
+    folder.mkdir(parents=True)
+    (folder / "inference.pdiparams").touch()
+    (folder / "inference.json").touch()
+    assert run().returncode == 0
+    convert, paddle, onnx, compared = log.read_text().splitlines()
+    assert "--model_filename=inference.json" in convert and "--opset_version=13" in convert
+    assert "use_onnx" not in paddle and "-o Global.use_onnx=True" in onnx
+    assert "compare_results.py" in compared
+    (folder / "inference.json").rename(folder / "inference.pdmodel")
+    done = run(FAKE_FAILURE="Global.use_onnx=True")
+    assert done.returncode == 1 and "compare_results" not in log.read_text()
+    assert "--model_filename=inference.pdmodel" in log.read_text()
+    results = checkout / "test_tipc/output/ISE_market/paddle2onnx_infer/results_paddle2onnx.log"
+    assert [" Run failed " in line for line in results.read_text().splitlines()] == [
+        False,
+        False,
+        True,
+    ]
+
+
 def test_real_images_take_the_place_of_generated_ones(checkout, fake, tmp_path):
     del fake  # its Python draws no images; links are what counts here
     real = tmp_path / "real"
