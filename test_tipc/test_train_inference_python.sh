@@ -70,7 +70,7 @@ launcher() { # gpu, folder of logs
     fi
 }
 
-predict() { # model folder, gpu
+predict() { # model folder, name of the chain
     local use_gpu prefix common
     [[ $(value 39) != null ]] || return 0
     for use_gpu in "${use_gpu_list[@]}"; do
@@ -85,7 +85,7 @@ predict_on_cpu() {
     for onednn in $(list 41); do
         for threads in $(list 42); do
             for batch in $(list 43); do
-                name="${prefix}_cpu_gpus_$1_usemkldnn_${onednn}_threads_${threads}_batchsize_$batch.log"
+                name="${prefix}_cpu_$1_usemkldnn_${onednn}_threads_${threads}_batchsize_$batch.log"
                 stage "predict on the CPU" deploy "$name" \
                     "$common $(argument 41 "$onednn") $(argument 42 "$threads") $(argument 43 "$batch") $(argument 50)" || true
             done
@@ -99,7 +99,7 @@ predict_on_gpu() {
         for precision in $(list 45); do
             [[ $precision != True || $trt != False ]] || continue
             for batch in $(list 43); do
-                name="${prefix}_gpu_gpus_$1_usetrt_${trt}_precision_${precision}_batchsize_$batch.log"
+                name="${prefix}_gpu_$1_usetrt_${trt}_precision_${precision}_batchsize_$batch.log"
                 stage "predict on the GPU" deploy "$name" \
                     "$common $(argument 44 "$trt") $(argument 45 "$precision") $(argument 43 "$batch") $(argument 50)" || true
             done
@@ -148,7 +148,7 @@ $(argument 6 "${epochs:-2}") $(argument 9) $(func_set_amp_params "$(key 5)" "$2"
     [[ $export_line != null ]] || return 0
     stage "export" . "${folder}_export.log" \
         "$python $export_line $(argument 28 "$weights") $(argument 27 "$folder")" || return 0
-    predict "$folder" "$1"
+    predict "$folder" "$name"
 }
 
 if [[ $mode == whole_infer ]]; then
@@ -160,7 +160,7 @@ if [[ $mode == whole_infer ]]; then
             stage "export" . "$output/export.log" \
                 "$python $(value 29) $(argument 28 "$weights") $(argument 27 "$folder")" || continue
         fi
-        predict "$folder" -1
+        predict "$folder" "$mode"
     done
 else
     for gpu in "${gpu_list[@]}"; do
