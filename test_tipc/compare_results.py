@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--gt_file", required=True, type=Path, help="stored: .json or .npz")
     parser.add_argument("--log_file", required=True, type=Path, help="folder of logs, or .npz")
     parser.add_argument("--atol", type=float, default=0.02)
-    parser.add_argument("--rtol", type=float, default=0.02)
+    parser.add_argument("--rtol", type=float, default=0.1)
     args = parser.parse_args()
     features = args.gt_file.suffix == ".npz"
     compare = differences_of_features if features else differences_of_figures
