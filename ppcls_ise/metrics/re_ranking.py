@@ -139,9 +139,7 @@ def _blocks(
         yield block
 
 
-def _overlaps(
-    rows: sparse.csr_matrix, columns: sparse.csc_matrix
-) -> tuple[np.ndarray, np.ndarray]:
+def _overlaps(rows: sparse.csr_matrix, columns: sparse.csc_matrix) -> tuple[np.ndarray, np.ndarray]:
     """S_ij = sum_q min(V_iq, W_jq) for rows V [R, M] and W [G, M], given by columns.
 
     Returns:
