@@ -30,6 +30,8 @@ SCALES = {
     "market": (3368, 19732),
     "msmt17": (11659, 82161),
 }
+# Of the images around their identity; gives an mAP near 0.8 at D = 2048.
+_SPREAD = np.float32(3.1)
 OURS, FLOOR, DENSE = "ours", "product alone", "dense, sorting"
 
 
@@ -44,7 +46,7 @@ def make_features(folder: Path, queries: int, gallery: int, dim: int) -> None:
     )
     for start in range(0, count, 1024):
         block = centers[pids[start : start + 1024]]
-        block += 4.0 * rng.standard_normal(block.shape, dtype=np.float32)
+        block += _SPREAD * rng.standard_normal(block.shape, dtype=np.float32)
         rows[start : start + 1024] = block / np.linalg.norm(block, axis=1, keepdims=True)
     rows.flush()
     np.savez(folder / "labels.npz", pids=pids, camids=rng.integers(0, 6, count), queries=queries)

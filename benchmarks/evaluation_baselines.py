@@ -103,8 +103,8 @@ def peers(path: Path) -> Iterator[tuple[str, Callable[[Problem], object], bool]]
     """Name, function and whether it re-ranks, of the evaluations in one checkout.
 
     Known: ISE-ReID and its relatives (clustercontrast/), torchreid, fastreid and PaddleClas
-    (ppcls/). PyTorch is needed for all but the last; the compiled rankings of torchreid and
-    fast-reid are measured if they have been built in place.
+    (ppcls/). PyTorch is needed for all but the last; torchreid and fast-reid rank by their
+    compiled code if it has been built in place, else by their Python code.
     """
     sys.path.insert(0, str(path))
     if (path / "clustercontrast").is_dir():
@@ -168,16 +168,11 @@ def _toolbox(name: str, folder: Path) -> Iterator[tuple[str, Callable[[Problem],
         matrix = (left**2).sum(1)[:, None] + (right**2).sum(1)[None]
         return matrix.addmm_(left, right.T, beta=1, alpha=-2).numpy()
 
-    def evaluation(compiled: bool) -> Callable[[Problem], object]:
-        def evaluate(problem: Problem) -> None:
-            query, gallery, *labels = problem
-            rank.evaluate_rank(distances(query, gallery), *labels, use_cython=compiled)
+    def evaluate(problem: Problem) -> None:
+        query, gallery, *labels = problem
+        rank.evaluate_rank(distances(query, gallery), *labels, use_cython=rank.IS_CYTHON_AVAI)
 
-        return evaluate
-
-    yield f"{name}, Python", evaluation(False), False
-    if rank.IS_CYTHON_AVAI:
-        yield f"{name}, Cython", evaluation(True), False
+    yield f"{name}, {'compiled' if rank.IS_CYTHON_AVAI else 'Python'}", evaluate, False
     again = folder / "rerank.py"
     if again.exists():
         re_ranking = _package(package, folder, "rerank").re_ranking
