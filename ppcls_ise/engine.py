@@ -2,7 +2,7 @@
 """PaddleClas's engine with an epoch hook, re-ID evaluation and checked weights."""
 
 import os
-from functools import partial
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from ppcls_ise.files import replacing
 from ppcls_ise.heads import HEADS, MemoryHead
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
+from ppcls_ise.static_features import StaticFeatures
+from ppcls_ise.threads import describe_threads
 from ppcls_ise.weights import check_checkpoint, load_into, read_state, weight_path
 
 Engine: Any = plugin.engine_class()
@@ -58,6 +60,11 @@ class UnsupervisedEngine(Engine):
         super().__init__(config, mode=mode)
         options["pretrained_model"], options["to_static"] = weights, static
         plugin.logger().info(plugin.describe())
+        self._static_features: StaticFeatures | None = None
+        precision = options.get("feature_precision", "fp32")
+        if options["device"] == "cpu":
+            plugin.logger().info(describe_threads())
+            self._static_features = StaticFeatures(self.plain_model, precision)
 
         self.has_pretrained_weights = bool(backbone_weights or weights or options["checkpoints"])
         self._load_weights(weights, backbone_weights)
@@ -223,8 +230,19 @@ class UnsupervisedEngine(Engine):
 
     def extract(self, loader: DataLoader, *, title: str) -> Features:
         """`ppcls_ise.features.extract` with this engine's model and precision."""
-        precision = partial(plugin.precision, self, is_eval=True)
-        return extract(self.model, loader, title=title, precision=precision)
+        return extract(
+            self.model,
+            loader,
+            title=title,
+            precision=self._feature_context,
+            static=self._static_features,
+        )
+
+    def _feature_context(self) -> AbstractContextManager[Any]:
+        kind = self.config["Global"].get("feature_precision", "fp32")
+        if kind == "fp32" or self._static_features is not None:
+            return plugin.precision(self, is_eval=True)
+        return paddle.amp.auto_cast(dtype={"bf16": "bfloat16", "fp16": "float16"}[kind])
 
     def query_and_gallery(self) -> tuple[Side, Side]:
         """Features, identities and cameras of both sides, in the order of their data sets.
