@@ -21,7 +21,7 @@ _GLOBAL = (
     "start_eval_epoch epochs print_batch_step use_visualdl image_shape save_inference_dir "
     "eval_mode seed to_static log_ranks print_mem_info distributed "
     # added by the plugin
-    "image_root feature_precision"
+    "image_root image_cache feature_precision"
 ).split()
 _AMP = "use_amp scale_loss use_dynamic_loss_scaling use_fp16_test level".split()
 _ARCH = (
@@ -41,7 +41,9 @@ _KINDS = {
     "bool": (bool, "True or False"),
 }
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
-_PATHS = ("output_dir", "image_root", "pretrained_model", "checkpoints", "save_inference_dir")
+_PATHS = (
+    "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir"
+).split()
 # Necks and heads that PaddleClas has itself.
 _GEARS = (
     "ArcMargin CosMargin CircleMargin FC VehicleNeck Tanh BNNeck AdaMargin FRFNHead "
@@ -107,6 +109,10 @@ def _check_global(options: Any) -> None:
         raise ConfigError(
             "Global.device is gpu, but the installed PaddlePaddle is a CPU build. "
             "Add -o Global.device=cpu, or install paddlepaddle-gpu (see the README)."
+        )
+    if options.get("to_static", "auto") not in (True, False, "auto"):
+        raise ConfigError(
+            f"Global.to_static has to be True, False or auto, got {options['to_static']!r}"
         )
     _check_precision(options)
     for key in ("epochs", "print_batch_step", "eval_interval", "save_interval"):

@@ -21,6 +21,7 @@ from ppcls_ise.heads import HEADS, MemoryHead
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
 from ppcls_ise.static_features import StaticFeatures
+from ppcls_ise.static_training import make_static, use_static_graphs
 from ppcls_ise.threads import describe_threads
 from ppcls_ise.weights import check_checkpoint, load_into, read_state, weight_path
 
@@ -56,10 +57,14 @@ class UnsupervisedEngine(Engine):
             backbone["pretrained"] = False  # other weights follow; the download would be wasted
         # PaddleClas would make one static graph of the whole model; the head keeps a memory that
         # changes, so only backbone and neck become static, below.
-        static, options["to_static"] = options.get("to_static", False), False
+        static, options["to_static"] = options.get("to_static", "auto"), False
         super().__init__(config, mode=mode)
         options["pretrained_model"], options["to_static"] = weights, static
         plugin.logger().info(plugin.describe())
+        if folder := options.get("image_cache"):
+            for name in ("train", "query", "gallery"):
+                if loader := getattr(self, f"{name}_dataloader", None):
+                    loader.dataset.cache_images(folder)
         self._static_features: StaticFeatures | None = None
         precision = options.get("feature_precision", "fp32")
         if options["device"] == "cpu":
@@ -70,9 +75,8 @@ class UnsupervisedEngine(Engine):
         self._load_weights(weights, backbone_weights)
         if group_size := config["Arch"].get("bn_group_size"):
             group_batch_norms(self.plain_model, group_size)
-        if static:
-            self.plain_model.backbone = paddle.jit.to_static(self.plain_model.backbone)
-            self.plain_model.neck = paddle.jit.to_static(self.plain_model.neck)
+        if use_static_graphs(config, self.plain_model, self._images_to_train()):
+            make_static(self.plain_model)
         self.last_result: ReIDResult | None = None
         self.eval_func = UnsupervisedEngine.evaluate
         if mode == "train":
@@ -169,6 +173,13 @@ class UnsupervisedEngine(Engine):
         self._check_evaluation_images()
         self._train_steps = self.train_epoch_func
         self.train_epoch_func = UnsupervisedEngine._train_one_epoch
+
+    def _images_to_train(self) -> int:
+        """Images that the whole training computes; 0 without training."""
+        if self.mode != "train":
+            return 0
+        sampler = self.train_dataloader.batch_sampler
+        return self.epochs * len(sampler) * getattr(sampler, "batch_size", 1)
 
     def _check_resume(self) -> None:
         """Make sure that ``Global.checkpoints`` holds this run's model and no code: PaddleClas

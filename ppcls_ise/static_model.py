@@ -19,6 +19,16 @@ PROGRAM_SUFFIXES = (".json", ".pdmodel")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
+_process_threads = eager_threads()
+
+
+def set_process_threads(threads: int) -> None:
+    """Set how many threads everything but a `StaticModel` uses in this process."""
+    global _process_threads
+    _process_threads = threads
+    paddle.base.core.set_num_threads(threads)
+
+
 class _FeatureNet(nn.Layer):
     """Backbone and neck, without the head: the features that `ppcls_ise.features` extracts."""
 
@@ -174,8 +184,7 @@ class StaticModel:
         self._input.reshape(list(images.shape))
         self._input.copy_from_cpu(images)
         self._predictor.run()
-        # It has set the number of threads of the whole process.
-        paddle.base.core.set_num_threads(eager_threads())
+        paddle.base.core.set_num_threads(_process_threads)  # it has set this process's
         return self._output.copy_to_cpu().astype(np.float32, copy=False)
 
 

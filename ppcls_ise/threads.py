@@ -42,8 +42,8 @@ def describe_threads() -> str:
     shared = f" for {processes} processes" if processes > 1 else ""
     source = f"set by {_VARIABLE}" if _SET_BY_USER else f"{_VARIABLE} would set both"
     return (
-        f"{core_count()} CPU cores{shared}: {static_threads()} threads for static graphs (features), "
-        f"{eager_threads()} for eager operators ({source})"
+        f"{core_count()} CPU cores{shared}: {static_threads()} threads for static graphs, such as "
+        f"those of features, and {eager_threads()} for eager operators ({source})"
     )
 
 
