@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from common import RESULTS, PeakMemory, apart, report
-from features import clustered_features
+from made_up_features import clustered_features
 from tqdm import tqdm
 
 from ppcls_ise.clustering import generate_pseudo_labels

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from common import RESULTS, PeakMemory, apart, bars, report
-from features import clustered_features
+from made_up_features import clustered_features
 
 _MIN_SAMPLES = 4
 _BLOCK_ROWS = 2048
