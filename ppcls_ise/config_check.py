@@ -20,7 +20,7 @@ _GLOBAL = (
     "start_eval_epoch epochs print_batch_step use_visualdl image_shape save_inference_dir "
     "eval_mode seed to_static log_ranks print_mem_info distributed "
     # added by the plugin
-    "image_root"
+    "image_root save_step_interval keep_checkpoints"
 ).split()
 _AMP = "use_amp scale_loss use_dynamic_loss_scaling use_fp16_test level".split()
 _ARCH = (
@@ -81,6 +81,8 @@ def _check_global(options: Any) -> None:
         "use_visualdl": False,
         "eval_during_train": False,
         "eval_interval": 1,
+        "save_step_interval": 0,
+        "keep_checkpoints": 2,
         "eval_mode": "retrieval",
     }
     for key, value in defaults.items():
@@ -107,9 +109,13 @@ def _check_global(options: Any) -> None:
             "Global.device is gpu, but the installed PaddlePaddle is a CPU build. "
             "Add -o Global.device=cpu, or install paddlepaddle-gpu (see the README)."
         )
-    for key in ("epochs", "print_batch_step", "eval_interval", "save_interval"):
-        if type(options[key]) is not int or options[key] < 1:
-            raise ConfigError(f"Global.{key} has to be a whole number >= 1, got {options[key]!r}")
+    counts = ("epochs", "print_batch_step", "eval_interval", "save_interval", "keep_checkpoints")
+    for key in (*counts, "save_step_interval"):
+        least = 1 if key in counts else 0
+        if type(options[key]) is not int or options[key] < least:
+            raise ConfigError(
+                f"Global.{key} has to be a whole number >= {least}, got {options[key]!r}"
+            )
 
 
 def _check_arch(arch: Any) -> None:

@@ -16,3 +16,7 @@ class DataError(ReIDError, ValueError):
 
 class WeightsError(ReIDError, ValueError):
     """A weight file is not what the configuration needs."""
+
+
+class DivergenceError(DataError):
+    """Losses, weights or features are no longer finite."""

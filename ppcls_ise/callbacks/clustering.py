@@ -103,10 +103,22 @@ class ClusteringCallback(Callback):
         if due or self.result is None or not self.result.num_clusters:
             self.warm_up(engine)
             self.cluster(engine, epoch)
+        return self.on_epoch_resume(engine, epoch, 0)
+
+    def on_epoch_resume(self, engine: Any, epoch: int, step: int) -> bool:
         assert self.result is not None
-        engine.train_sampler.set_epoch(epoch)
-        engine.head.start_epoch(epoch, len(engine.train_sampler), engine.epochs)
+        engine.train_sampler.set_epoch(epoch, step)
+        engine.head.start_epoch(epoch, len(engine.train_sampler), engine.epochs, step)
         return self.result.num_clusters > 0
+
+    def state(self) -> dict[str, Any]:
+        return {} if self.result is None else {"labels": self.result.labels}
+
+    def restore(self, engine: Any, state: dict[str, Any]) -> None:
+        """Labels come back; centroids do not, the memory has taken them over."""
+        labels = state["labels"]
+        engine.train_dataset.pseudo_labels = labels
+        self.result = PseudoLabels.from_labels(np.zeros((len(labels), 1), np.float32), labels)
 
     def cluster(self, engine: Any, epoch: int) -> None:
         """Compute the pseudo-labels and hand them to data set, sampler and memory."""
@@ -170,6 +182,8 @@ class ClusteringCallback(Callback):
         model = engine.plain_model
         model.train()
         model.head.eval()  # there are no labels, and no memory yet
+        # A static graph that is traced here, without gradients, would serve the training steps too.
+        paddle.jit.enable_to_static(False)
         sampler = engine.train_sampler
         size = min(sampler.batch_size * sampler.world_size, len(dataset))
         for _ in range(self.warm_up_batches):
@@ -183,6 +197,7 @@ class ClusteringCallback(Callback):
                 with plugin.precision(engine, is_eval=False):
                     model(paddle.to_tensor(np.stack(images)))
         model.head.train()
+        paddle.jit.enable_to_static(True)
         plugin.logger().info(
             "[Cluster] no pretrained weights: warmed the batch-norm statistics with "
             f"{self.warm_up_batches} batches of {size} images"
