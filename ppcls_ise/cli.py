@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the command-line tools end: a sentence for known errors, never a hang."""
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -34,10 +36,24 @@ def _end_process(arguments: Any) -> None:
     os._exit(1)
 
 
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def _end_children_with_parent() -> None:
+    """Have the kernel end loader workers with this process (Linux).
+
+    Paddle's workers wait for their next task without end, so those of a killed run would stay.
+    """
+    if sys.platform == "linux":
+        prctl = ctypes.CDLL(None).prctl
+        os.register_at_fork(after_in_child=lambda: prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL)))
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a tool: known errors, and files that cannot be read or written, are printed as one
     sentence with exit code 1, others with their traceback."""
     threading.excepthook = _end_process
+    _end_children_with_parent()
     try:
         main()
     except (ReIDError, OSError) as error:

@@ -11,7 +11,7 @@ from ppcls_ise.distributed import gather_arrays
 from ppcls_ise.errors import WeightsError
 from ppcls_ise.state_files import StateFolder, published_problem, read_state_file
 from ppcls_ise.training_state import check_state
-from ppcls_ise.weights import read_checkpoint
+from ppcls_ise.weights import read_checkpoint, read_progress
 
 LATEST = "latest"
 STATE_FOLDER = "resume"  # beside latest.pdparams
@@ -70,7 +70,8 @@ def _read(prefix: str) -> tuple[dict[str, Any], Path]:
 
 def _best_metric(prefix: str, files: dict[str, Any]) -> float:
     """The metric of the best model beside a checkpoint, else the checkpoint's own."""
-    best = Path(prefix).with_name("best_model")
-    if best.with_suffix(".pdstates").is_file():
-        files = read_checkpoint(str(best))
-    return float(files["metric"])
+    try:
+        files = read_progress(str(Path(prefix).with_name("best_model")))
+    except WeightsError:
+        pass  # there is none
+    return float(files.get("metric", -1.0))

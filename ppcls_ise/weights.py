@@ -194,20 +194,33 @@ def read_checkpoint(prefix: str) -> dict[str, Any]:
                 "without suffix, e.g. output/ISE_market/RecModel/latest."
             )
     model = read_state(prefix + _SUFFIX)
-    parts = []
-    for suffix in (".pdopt", ".pdstates"):
-        try:
-            parts.append(read_pickle(Path(prefix + suffix)))
-        except (RefusedPickle, DamagedPickle) as error:
-            raise WeightsError(f"{prefix}{suffix} is not a safe checkpoint: {error}") from error
-    optimizers, states = parts
-    if not isinstance(states, dict) or not isinstance(states.get("epoch"), int):
-        raise WeightsError(f"{prefix}.pdstates does not say of which epoch it is")
+    optimizers = _read_part(f"{prefix}.pdopt")
     if isinstance(optimizers, dict):
         optimizers = [optimizers]
     if not isinstance(optimizers, list) or not all(isinstance(part, dict) for part in optimizers):
         raise WeightsError(f"{prefix}.pdopt holds no state of an optimizer")
-    return {**states, "model": model, "optimizers": optimizers}
+    return {**read_progress(prefix), "model": model, "optimizers": optimizers}
+
+
+def read_progress(prefix: str) -> dict[str, Any]:
+    """``metric`` and ``epoch`` of a checkpoint, from its ``.pdstates``.
+
+    Raises:
+        WeightsError: the file is missing, or is not plain data of that kind.
+    """
+    states = _read_part(f"{prefix}.pdstates")
+    if not isinstance(states, dict) or not isinstance(states.get("epoch"), int):
+        raise WeightsError(f"{prefix}.pdstates does not say of which epoch it is")
+    return states
+
+
+def _read_part(path: str) -> Any:
+    try:
+        return read_pickle(Path(path))
+    except (RefusedPickle, DamagedPickle) as error:
+        raise WeightsError(f"{path} is not a safe checkpoint: {error}") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def check_rec_model_file(path: str | Path) -> None:
