@@ -10,6 +10,7 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 from paddle.io import DataLoader
+from paddle.utils import unique_name
 
 from ppcls_ise import plugin
 from ppcls_ise.callbacks import Callback, ClusteringCallback, EpochReport
@@ -57,7 +58,8 @@ class UnsupervisedEngine(Engine):
         # PaddleClas would make one static graph of the whole model; the head keeps a memory that
         # changes, so only backbone and neck become static, below.
         static, options["to_static"] = options.get("to_static", False), False
-        super().__init__(config, mode=mode)
+        with unique_name.guard():  # Paddle keeps optimizer states under names that count up
+            super().__init__(config, mode=mode)
         options["pretrained_model"], options["to_static"] = weights, static
         plugin.logger().info(plugin.describe())
 
@@ -175,7 +177,8 @@ class UnsupervisedEngine(Engine):
     def train(self) -> None:
         """Train to the last epoch, from where ``Global.checkpoints`` left off; see
         `ppcls_ise.checkpoints.Checkpoints.run` for the ways in which it ends."""
-        self.checkpoints.run(super().train)
+        with unique_name.guard():
+            self.checkpoints.run(super().train)
 
     def losses_read(self, values: dict[str, float]) -> None:
         """Called by the repaired log of `plugin` with the losses of every step."""

@@ -29,6 +29,7 @@ _TREE = "tree"
 _ARRAY = "array"
 _UNREADABLE = (
     ArithmeticError,
+    AttributeError,
     EOFError,
     LookupError,
     MemoryError,

@@ -62,8 +62,13 @@ def check_state(engine: Any, state: Mapping[str, Any], source: str) -> None:
     Raises:
         WeightsError, DataError: it is not; names ``source`` and the way out.
     """
-    if state.get("format", _FORMAT) != _FORMAT:
-        raise WeightsError(f"{source} was written by another version of ppcls_ise")
+    kinds = {"epoch": int, "step": int | None, "best": float, "model": dict, "optimizers": list}
+    wrong = [key for key, kind in kinds.items() if not isinstance(state.get(key, ()), kind)]
+    if wrong or state.get("format", _FORMAT) != _FORMAT:
+        raise WeightsError(
+            f"{source} is not a training state of this version of ppcls_ise"
+            + (f": look at its {', '.join(wrong)}" if wrong else "")
+        )
     own = engine.plain_model.state_dict(use_hook=False)
     report = compare({name: value.shape for name, value in own.items()}, state["model"])
     if report.problems(optional=()):

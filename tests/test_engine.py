@@ -37,15 +37,12 @@ def engine_of(overrides, *, config=SYNTHETIC, mode="train"):
     from ppcls_ise.config import get_config
     from ppcls_ise.engine import UnsupervisedEngine
 
-    # Optimizer states are saved under names that count up within a process.
-    with paddle.utils.unique_name.guard():
-        return UnsupervisedEngine(get_config(str(config), overrides), mode=mode)
+    return UnsupervisedEngine(get_config(str(config), overrides), mode=mode)
 
 
 def train(overrides, **options):
     engine = engine_of(overrides, **options)
-    with paddle.utils.unique_name.guard():
-        engine.train()
+    engine.train()
     return engine
 
 
