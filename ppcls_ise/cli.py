@@ -39,21 +39,25 @@ def _end_process(arguments: Any) -> None:
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def _end_children_with_parent() -> None:
-    """Have the kernel end loader workers with this process (Linux).
+def _end_with_parents() -> None:
+    """Have the kernel end processes whose parent is gone (Linux): they would stay without end.
 
-    Paddle's workers wait for their next task without end, so those of a killed run would stay.
+    Loader workers end with this process: Paddle's wait for their next task for ever. A process of
+    ``paddle.distributed.launch`` is asked to stop when the launcher dies: it passes no signal on.
     """
-    if sys.platform == "linux":
-        prctl = ctypes.CDLL(None).prctl
-        os.register_at_fork(after_in_child=lambda: prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL)))
+    if sys.platform != "linux":
+        return
+    prctl = ctypes.CDLL(None).prctl
+    os.register_at_fork(after_in_child=lambda: prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL)))
+    if "PADDLE_TRAINER_ID" in os.environ:
+        prctl(_SET_DEATH_SIGNAL, int(signal.SIGTERM))
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a tool: known errors, and files that cannot be read or written, are printed as one
     sentence with exit code 1, others with their traceback."""
     threading.excepthook = _end_process
-    _end_children_with_parent()
+    _end_with_parents()
     try:
         main()
     except (ReIDError, OSError) as error:

@@ -356,6 +356,8 @@ def spoil(path: Path, content: bytes | None) -> None:
 def test_a_checkpoint_that_cannot_be_resumed_is_named(lite_set, tmp_path, suffix, content):
     train(lite_overrides(lite_set, tmp_path / "a", Global__epochs=1, Global__seed=3))
     latest = tmp_path / "a" / "RecModel" / "latest"
+    shutil.rmtree(latest.with_name("resume"))
+    latest.with_suffix(".sha256").unlink()
     spoil(latest.with_suffix(f".{suffix}"), content)
     with pytest.raises(WeightsError, match=rf"latest\.{suffix}"):
         train(lite_overrides(lite_set, tmp_path / "b", Global__checkpoints=latest))
