@@ -40,6 +40,7 @@ setup(
     # What the plugin and the engines of PaddleClas (2.4.2 and develop) import, Paddle apart.
     install_requires=[
         "easydict",
+        "faiss-cpu>=1.8",
         "matplotlib",
         "numpy>=1.23.5",
         "opencv-python-headless>=4.6",
@@ -59,6 +60,7 @@ setup(
         # GPU, install paddlepaddle-gpu from Paddle's own index and leave this extra out.
         "gpu": ["paddlepaddle-gpu==2.6.2", "numpy<2", "opencv-python-headless<4.11"],
         "torch": ["torch>=2.6"],  # tools/convert_weights.py
+        "onnx": ["onnxruntime", "paddle2onnx>=1.2"],  # tools/export_model.py --onnx
         "dev": ["hypothesis", "mypy", "pytest>=7", "pytest-timeout", "ruff", "types-PyYAML"],
     },
     classifiers=[

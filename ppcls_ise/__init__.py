@@ -34,7 +34,10 @@ _SUBMODULES = (
     "weights",
 )
 
-__all__ = ["__version__", "register", *_SUBMODULES]
+# Classes for use without a training.
+_CLASSES = {"Extractor": "extractor", "GallerySearch": "gallery_search"}
+
+__all__ = ["__version__", "register", *_SUBMODULES, *_CLASSES]
 
 
 def register() -> None:
@@ -47,10 +50,12 @@ def register() -> None:
     plugin.register()
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> ModuleType | type:
     # Submodules are imported on first use, so that the Paddle-free ones need no Paddle.
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _CLASSES:
+        return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

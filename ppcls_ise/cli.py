@@ -2,6 +2,7 @@
 """How the command-line tools end: a sentence for known errors, never a hang."""
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,8 @@ from ppcls_ise.plugin import InputPipelineFailure
 
 # Paddle says at every start that its C++ extensions would build faster with ccache.
 warnings.filterwarnings("ignore", message="No ccache found")
+# And faiss which instruction set it was loaded for.
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 
 def _end_process(arguments: Any) -> None:

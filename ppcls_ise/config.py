@@ -20,7 +20,7 @@ _WORDS = {
 }
 
 
-def parse_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+def argument_parser(description: str) -> argparse.ArgumentParser:
     """PaddleClas's command line: ``-c CONFIG``, ``-o key=value`` (repeatable), ``-p PROFILER``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("-c", "--config", required=True, help="YAML file, see configs/")
@@ -33,7 +33,12 @@ def parse_args(description: str, argv: Sequence[str] | None = None) -> argparse.
         help="override one key, e.g. -o Global.device=cpu (repeatable)",
     )
     parser.add_argument("-p", "--profiler_options", default=None, help="PaddleClas's profiler")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of `argument_parser`."""
+    return argument_parser(description).parse_args(argv)
 
 
 def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: Any = None) -> Any:

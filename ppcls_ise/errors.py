@@ -20,3 +20,7 @@ class WeightsError(ReIDError, ValueError):
 
 class DivergenceError(DataError):
     """Losses, weights or features are no longer finite."""
+
+
+class ExportError(ReIDError, RuntimeError):
+    """A network that Paddle cannot turn into a static graph."""

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hybrid memories of HHCL: mean prototypes beside hard prototypes or instance slots."""
 
+from typing import Any
+
 import numpy as np
 import paddle
 
+from ppcls_ise.label_groups import least_similar, members_by_label
 from ppcls_ise.memory import ClusterMemory
-
-_LEAST_NORM = 1e-12
+from ppcls_ise.tensors import host_labels, unit_rows
 
 
 class HybridMemory(ClusterMemory):
@@ -67,26 +69,31 @@ class HybridMemory(ClusterMemory):
 
         Differentiable in ``rows`` [R, D], which are used as given.
         """
-        hard = paddle.matmul(rows, self.hard_prototypes, transpose_y=True) / self.temperature
+        scaled = rows / self.temperature
+        hard = paddle.matmul(scaled, self.hard_prototypes, transpose_y=True)
         return hard, super().logits_of_unit_rows(rows)
 
     @paddle.no_grad()
-    def update(self, features: paddle.Tensor, labels: paddle.Tensor) -> None:
+    def update_by_unit_rows(self, rows: paddle.Tensor, labels: Any) -> None:
         """Move both prototypes of the labels present, in place; others stay bit-identical.
 
-        Cost: O(R D + P R + P R D) for R rows of P labels, independent of C.
+        Cost: O(R D + P R D) for R rows of P labels, independent of C.
 
         Args:
-            features: rows [R, D] in batch order, used as given.
+            rows: [R, D] in batch order, used as given.
             labels: [R] int64, each in 0 .. C-1.
+
+        Raises:
+            ValueError: a label is out of range; nothing has changed then.
         """
-        rows, labels = features.detach(), labels.detach().reshape([-1])
-        present, member = _group(labels)
-        similarity = (rows * paddle.gather(self.hard_prototypes, labels)).sum(axis=1)
-        others = paddle.full_like(similarity, float("inf")).unsqueeze(0)
-        least = paddle.where(member, similarity.unsqueeze(0), others).argmin(axis=1)
-        _move(self.hard_prototypes, present, paddle.gather(rows, least), self.momentum)
-        _move(self.prototypes, present, _mean_rows(rows, member), self.momentum)
+        rows = rows.detach()
+        labels = host_labels(labels, rows.shape[0], below=self.prototypes.shape[0])
+        names, members, _ = members_by_label(labels)
+        least = least_similar(rows, labels, members, self.hard_prototypes)
+        _move(self.hard_prototypes, names, paddle.gather(rows, least), self.momentum)
+        _move(self.prototypes, names, _mean_rows(rows, names, labels), self.momentum)
+
+    update = update_by_unit_rows
 
 
 class InstanceMemory(ClusterMemory):
@@ -176,35 +183,35 @@ class InstanceMemory(ClusterMemory):
 
         Differentiable in ``rows`` [R, D], which are used as given.
         """
-        slots = paddle.matmul(rows, _filled(self._slots), transpose_y=True) / self.temperature
+        slots = paddle.matmul(rows / self.temperature, _filled(self._slots), transpose_y=True)
         shape = [rows.shape[0], self.num_instances, -1]
         return super().logits_of_unit_rows(rows), slots.reshape(shape)
 
     @paddle.no_grad()
-    def update(self, features: paddle.Tensor, labels: paddle.Tensor) -> None:
+    def update_by_unit_rows(self, rows: paddle.Tensor, labels: Any) -> None:
         """Overwrite slots and move the mean prototypes of the labels present, in place.
 
-        Cost: O(R^2 + P R D) for R rows of P labels, independent of C.
+        Cost: O(P R D) for R rows of P labels, independent of C.
 
         Args:
-            features: rows [R, D] in batch order, used as given.
+            rows: [R, D] in batch order, used as given.
             labels: [R] int64, each in 0 .. C-1.
-        """
-        rows, labels = features.detach(), labels.detach().reshape([-1])
-        present, member = _group(labels)
-        self._overwrite(rows, labels)
-        _move(self.prototypes, present, _mean_rows(rows, member), self.momentum)
 
-    def _overwrite(self, rows: paddle.Tensor, labels: paddle.Tensor) -> None:
-        index = paddle.arange(labels.shape[0])
-        same = labels.unsqueeze(1) == labels.unsqueeze(0)
-        earlier = index.unsqueeze(0) < index.unsqueeze(1)  # [r, s]: row s comes before row r
-        num_earlier = (same & earlier).astype("int64").sum(axis=1)
-        num_later = (same & earlier.t()).astype("int64").sum(axis=1)
+        Raises:
+            ValueError: a label is out of range; nothing has changed then.
+        """
+        rows = rows.detach()
+        labels = host_labels(labels, rows.shape[0], below=self.prototypes.shape[0])
+        names, members, counts = members_by_label(labels)
         # The last n rows of a label have n different slots, so the order of writing is no matter.
-        last = paddle.nonzero(num_later < self.num_instances).flatten()
-        place = (num_earlier % self.num_instances) * self.prototypes.shape[0] + labels
-        paddle.scatter_(_filled(self._slots), paddle.gather(place, last), paddle.gather(rows, last))
+        place, count = np.arange(members.shape[1]), counts[:, None]
+        last = (place < count) & (place >= count - self.num_instances)
+        slots = (place % self.num_instances) * self.prototypes.shape[0] + names[:, None]
+        written = paddle.gather(rows, paddle.to_tensor(members[last]))
+        paddle.scatter_(_filled(self._slots), paddle.to_tensor(slots[last]), written)
+        _move(self.prototypes, names, _mean_rows(rows, names, labels), self.momentum)
+
+    update = update_by_unit_rows
 
 
 def draw_members(
@@ -250,22 +257,17 @@ def _blocks(rows: paddle.Tensor, count: int) -> list[paddle.Tensor]:
     return paddle.split(rows.detach(), count)
 
 
-def _group(labels: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """The P different labels in ascending order, and which rows are theirs ([P, R] bool)."""
-    present = paddle.unique(labels)
-    return present, present.unsqueeze(1) == labels.unsqueeze(0)
-
-
-def _mean_rows(rows: paddle.Tensor, member: paddle.Tensor) -> paddle.Tensor:
+def _mean_rows(rows: paddle.Tensor, names: np.ndarray, labels: np.ndarray) -> paddle.Tensor:
     """Mean of the rows of each label, [P, D]."""
-    share = member.astype(rows.dtype)
-    return paddle.matmul(share / share.sum(axis=1, keepdim=True), rows)
+    member = names[:, None] == labels
+    share = member / member.sum(axis=1, keepdims=True)
+    return paddle.matmul(paddle.to_tensor(share).astype(rows.dtype), rows)
 
 
 def _move(
-    prototypes: paddle.Tensor, targets: paddle.Tensor, towards: paddle.Tensor, momentum: float
+    prototypes: paddle.Tensor, names: np.ndarray, towards: paddle.Tensor, momentum: float
 ) -> None:
-    """``m_c <- N'(mu m_c + (1 - mu) v_c)`` in place, for the different labels ``targets``."""
+    """``m_c <- N'(mu m_c + (1 - mu) v_c)`` in place, for the different labels ``names``."""
+    targets = paddle.to_tensor(names)
     moved = momentum * paddle.gather(prototypes, targets) + (1.0 - momentum) * towards
-    norm = paddle.linalg.norm(moved, axis=1, keepdim=True).clip(min=_LEAST_NORM)
-    paddle.scatter_(prototypes, targets, moved / norm)
+    paddle.scatter_(prototypes, targets, unit_rows(moved))

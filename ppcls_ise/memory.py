@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cluster memory of Cluster Contrast and ISE."""
 
+from typing import Any
+
+import numpy as np
 import paddle
-import paddle.nn.functional as F
 
 from ppcls_ise.errors import ConfigError
-from ppcls_ise.tensors import as_labels, as_rows
+from ppcls_ise.label_groups import least_similar, members_by_label
+from ppcls_ise.tensors import as_rows, host_labels, unit_rows
 
 _UPDATES = ("hard", "mean")
 
@@ -82,59 +85,69 @@ class ClusterMemory:
     def logits(self, features: paddle.Tensor) -> paddle.Tensor:
         """Similarity of the normalized ``features`` [R, D] to every prototype over the
         temperature: [R, C]. Differentiable in the features."""
-        rows = as_rows(features, paddle.float32)
-        return self.logits_of_unit_rows(F.normalize(rows, axis=1, epsilon=1e-12))
+        return self.logits_of_unit_rows(unit_rows(as_rows(features, paddle.float32)))
 
     def logits_of_unit_rows(self, rows: paddle.Tensor) -> paddle.Tensor:
         """As `logits`, for rows that are normalized already."""
-        return paddle.matmul(rows, self.prototypes, transpose_y=True) / self.temperature
+        # Scaled before the product: a pass over [R, D] instead of one over [R, C].
+        return paddle.matmul(rows / self.temperature, self.prototypes, transpose_y=True)
 
-    @paddle.no_grad()
-    def update(self, features: paddle.Tensor, labels: paddle.Tensor) -> None:
+    def update(self, features: paddle.Tensor, labels: Any) -> None:
         """Move the prototypes of the labels present towards ``features`` [R, D], in place.
 
-        Prototypes of absent labels stay bit-identical. Cost: O(R D + R^2), independent of C.
+        Prototypes of absent labels stay bit-identical. Cost: O(R D), independent of C, in a
+        constant number of operations with ``hard``; with ``mean`` one round of them per row of the
+        most frequent label, because each round starts from the outcome of the one before.
 
         Args:
             features: rows in batch order, normalized here.
-            labels: [R] int64, each in 0 .. C-1.
+            labels: [R] int64, each in 0 .. C-1; an array spares the wait for the device.
 
         Raises:
             ValueError: a label is out of range; nothing has changed then.
         """
-        rows = as_rows(features, paddle.float32).detach()
-        rows = F.normalize(rows, axis=1, epsilon=1e-12)
-        labels = as_labels(labels, rows.shape[0], below=self.prototypes.shape[0])
-        update = self._update_hard if self.update_rule == "hard" else self._update_mean
-        update(rows, labels)
+        self.update_by_unit_rows(unit_rows(as_rows(features, paddle.float32).detach()), labels)
 
-    def _update_hard(self, rows: paddle.Tensor, labels: paddle.Tensor) -> None:
-        similarity = (rows * paddle.gather(self.prototypes, labels)).sum(axis=1)
-        index = paddle.arange(labels.shape[0])
-        # Row a is beaten by a row b of its label that is less similar, or as similar and earlier.
-        same = labels.unsqueeze(1) == labels.unsqueeze(0)
-        lower = similarity.unsqueeze(0) < similarity.unsqueeze(1)
-        earlier_tie = (similarity.unsqueeze(0) == similarity.unsqueeze(1)) & (
-            index.unsqueeze(0) < index.unsqueeze(1)
-        )
-        beaten = (same & (lower | earlier_tie)).any(axis=1)
-        self._move(rows, labels, paddle.nonzero(~beaten).flatten())
+    @paddle.no_grad()
+    def update_by_unit_rows(self, rows: paddle.Tensor, labels: Any) -> None:
+        """As `update`, for rows that are normalized already."""
+        labels = host_labels(labels, rows.shape[0], below=self.prototypes.shape[0])
+        if not len(labels):
+            return
+        names, members, counts = members_by_label(labels)
+        if self.update_rule == "mean":
+            self._update_mean(rows, names, members, counts)
+        else:
+            hardest = least_similar(rows, labels, members, self.prototypes)
+            self._move(names, [self._weighted(rows, hardest)])
 
-    def _update_mean(self, rows: paddle.Tensor, labels: paddle.Tensor) -> None:
-        index = paddle.arange(labels.shape[0])
-        same = labels.unsqueeze(1) == labels.unsqueeze(0)
-        # occurrence[r] = how many earlier rows have the label of row r; all rows with the same
-        # occurrence belong to different labels and can be taken at once.
-        occurrence = (same & (index.unsqueeze(0) < index.unsqueeze(1))).astype("int64").sum(axis=1)
-        for step in range(int(occurrence.max()) + 1):
-            self._move(rows, labels, paddle.nonzero(occurrence == step).flatten())
+    def _update_mean(
+        self, rows: paddle.Tensor, names: np.ndarray, members: np.ndarray, counts: np.ndarray
+    ) -> None:
+        # Frequent labels first: round j takes the j-th row of the first labels, and the others,
+        # which have no such row, are done.
+        order = np.argsort(-counts, kind="stable")
+        active = (counts[:, None] > np.arange(members.shape[1])).sum(axis=0)
+        chosen = np.concatenate([members[order[:n], j] for j, n in enumerate(active)])
+        weighted = self._weighted(rows, paddle.to_tensor(chosen))
+        self._move(names[order], paddle.split(weighted, active.tolist()))
 
-    def _move(self, rows: paddle.Tensor, labels: paddle.Tensor, chosen: paddle.Tensor) -> None:
-        """``m_y <- N(mu m_y + (1 - mu) x)`` for the chosen rows, whose labels all differ."""
-        targets = paddle.gather(labels, chosen)
-        moved = self.momentum * paddle.gather(self.prototypes, targets) + (
-            1.0 - self.momentum
-        ) * paddle.gather(rows, chosen)
-        # The bound only matters for an exactly zero sum, where the plain norm would give NaN.
-        moved = moved / paddle.linalg.norm(moved, axis=1, keepdim=True).clip(min=1e-12)
-        paddle.scatter_(self.prototypes, targets, moved)
+    def _weighted(self, rows: paddle.Tensor, chosen: paddle.Tensor) -> paddle.Tensor:
+        """``(1 - mu) x`` of the chosen rows, [n, 1, D]."""
+        return paddle.gather(rows, chosen).scale_(1.0 - self.momentum).unsqueeze(1)
+
+    def _move(self, names: np.ndarray, rounds: list[paddle.Tensor]) -> None:
+        """``m <- N'(mu m + w)``, round after round, for the first labels of ``names``.
+
+        ``w`` are `_weighted` rows. The 1e-24 matters for an exactly zero sum only: it stays zero.
+        """
+        targets = paddle.to_tensor(names)
+        current, done = paddle.gather(self.prototypes, targets).unsqueeze(1), []  # [P, 1, D]
+        for x in rounds:
+            if x.shape[0] < current.shape[0]:
+                done.insert(0, current[x.shape[0] :])
+                current = current[: x.shape[0]]
+            current = self.momentum * current + x
+            squares = paddle.matmul(current, current, transpose_y=True)
+            current = current * paddle.rsqrt(squares + 1e-24)
+        paddle.scatter_(self.prototypes, targets, paddle.concat([current, *done]).squeeze(1))

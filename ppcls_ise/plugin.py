@@ -135,10 +135,14 @@ def load(name: str = "ppcls") -> ModuleType:
     return importlib.import_module(name)
 
 
+def version() -> str:
+    """Which PaddleClas is in use, without a path."""
+    return "checkout" if os.environ.get(PPCLS_HOME) else _wheel_name()
+
+
 def describe() -> str:
     """One line for logs: which PaddleClas is in use, and from where."""
-    source = "checkout" if os.environ.get(PPCLS_HOME) else _wheel_name()
-    return f"PaddleClas {source} at {Path(str(load().__file__)).parent}"
+    return f"PaddleClas {version()} at {Path(str(load().__file__)).parent}"
 
 
 # ---------------------------------------------------------------------------------------------

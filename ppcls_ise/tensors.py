@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the public functions accept as a tensor."""
+"""What the public functions accept as a tensor, and unit rows."""
 
 from typing import Any
 
+import numpy as np
 import paddle
+from paddle.autograd import PyLayer
 
 
 def as_rows(values: Any, dtype: Any = None) -> paddle.Tensor:
@@ -17,8 +19,10 @@ def as_rows(values: Any, dtype: Any = None) -> paddle.Tensor:
     return tensor if dtype is None or tensor.dtype == dtype else tensor.astype(dtype)
 
 
-def as_labels(values: Any, rows: int, *, below: int | None = None) -> paddle.Tensor:
-    """``values`` as int64 labels [R]; [R, 1] and other integer types are taken too.
+def host_labels(values: Any, rows: int, *, below: int | None = None) -> np.ndarray:
+    """``values`` as an int64 array of labels [R]; [R, 1] and other integer types are taken too.
+
+    A tensor on a device is waited for, once.
 
     Args:
         values: tensor, array or list.
@@ -29,14 +33,49 @@ def as_labels(values: Any, rows: int, *, below: int | None = None) -> paddle.Ten
         ValueError: not one label per row, or a label out of range (-1 is an outlier, which never
             takes part in a step).
     """
-    labels = as_rows(values).detach().reshape([-1]).astype("int64")
-    if labels.shape[0] != rows:
-        raise ValueError(f"{rows} rows need as many labels, got {labels.shape[0]}")
-    if below is not None and rows:
-        lowest, highest = int(labels.min()), int(labels.max())
-        if lowest < 0 or highest >= below:
-            raise ValueError(
-                f"labels have to be in 0 .. {below - 1} (one prototype each), got "
-                f"{lowest} .. {highest}"
-            )
+    labels = values.numpy() if isinstance(values, paddle.Tensor) else np.asarray(values)
+    labels = labels.reshape(-1).astype(np.int64)
+    if len(labels) != rows:
+        raise ValueError(f"{rows} rows need as many labels, got {len(labels)}")
+    if below is not None and rows and not 0 <= labels.min() <= labels.max() < below:
+        raise ValueError(
+            f"labels have to be in 0 .. {below - 1} (one prototype each), got "
+            f"{labels.min()} .. {labels.max()}"
+        )
     return labels
+
+
+def unit_rows(rows: paddle.Tensor) -> paddle.Tensor:
+    """``N(v) = v / max(|v|, 1e-12)`` of each row of [R, D], differentiable.
+
+    On a CPU a fraction of the time of Paddle's own ``normalize``, most of all backward.
+    """
+    return unit_rows_and_lengths(rows)[0]
+
+
+def unit_rows_and_lengths(rows: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """`unit_rows` and the divisors ``max(|v|, 1e-12)`` [R, 1], which pass no gradient on."""
+    return _UnitRows.apply(rows)
+
+
+def row_dots(one: paddle.Tensor, other: paddle.Tensor) -> paddle.Tensor:
+    """``<a_r, b_r>`` of two [R, D]: [R, 1], without the [R, D] of their products."""
+    pair = one.unsqueeze(1), other.unsqueeze(1)
+    return paddle.matmul(*pair, transpose_y=True).squeeze(2)
+
+
+class _UnitRows(PyLayer):
+    @staticmethod
+    def forward(ctx, rows):
+        length = row_dots(rows, rows).clip(min=1e-24).sqrt()
+        unit = rows / length
+        ctx.save_for_backward(unit, length)
+        ctx.mark_non_differentiable(length)
+        return unit, length
+
+    @staticmethod
+    def backward(ctx, gradient, _):
+        """``(g - <g, u> u) / length``"""
+        unit, length = ctx.saved_tensor()
+        radial = unit * -row_dots(gradient, unit)
+        return radial.add_(gradient).divide_(length)

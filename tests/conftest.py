@@ -103,3 +103,35 @@ def run_tool(name: str, *arguments: str, **environment: str) -> subprocess.Compl
 
 def options(overrides: list[str]) -> list[str]:
     return [part for override in overrides for part in ("-o", override)]
+
+
+@pytest.fixture(scope="session")
+def lite_checkpoint(lite_set, tmp_path_factory) -> list[str]:
+    """``-o`` values for configs/ISE_synthetic.yaml with weights of a run of seconds."""
+    import paddle
+
+    import ppcls_ise
+
+    ppcls_ise.register()
+    from ppcls_ise.config import get_config
+    from ppcls_ise.engine import UnsupervisedEngine
+
+    overrides = lite_overrides(
+        lite_set, tmp_path_factory.mktemp("run"), Global__eval_during_train=False
+    )
+    with paddle.utils.unique_name.guard():
+        engine = UnsupervisedEngine(get_config(str(SYNTHETIC), overrides))
+        engine.train()
+    return [*overrides, f"Global.pretrained_model={engine.run_folder / 'latest'}"]
+
+
+@pytest.fixture(scope="session")
+def lite_model(lite_checkpoint, tmp_path_factory) -> Path:
+    """The exported model of ``lite_checkpoint``."""
+    from ppcls_ise.config import get_config
+    from ppcls_ise.export import export_model
+
+    folder = tmp_path_factory.mktemp("model")
+    overrides = [*lite_checkpoint, f"Global.save_inference_dir={folder}"]
+    export_model(get_config(str(SYNTHETIC), overrides))
+    return folder

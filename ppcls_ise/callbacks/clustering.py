@@ -2,6 +2,8 @@
 """Pseudo-labels at the start of an epoch."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,14 @@ import paddle.distributed as dist
 from ppcls_ise import plugin
 from ppcls_ise.callbacks.base import Callback
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
+from ppcls_ise.clustering.backends import Backend
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed import broadcast_array
 from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.features import Features, loader_of
+from ppcls_ise.gpu_search import BACKENDS, backend_of
 from ppcls_ise.metrics import cluster_quality
+from ppcls_ise.progress import progress_bar
 
 _SHOWN = 5
 
@@ -35,6 +40,10 @@ class ClusteringCallback(Callback):
             neighbors within the own camera and across the others apart; needs camera numbers.
             ``k1`` and ``k2`` are not used then.
         k1_intra, k1_inter, k2_intra, k2_inter: its list lengths.
+        backend: who searches for the neighbors: auto, blocked, faiss, faiss_gpu or paddle_gpu; all
+            give the same labels. auto is the device of the network, or blocked on the processor.
+        approximate: search by an HNSW graph of faiss, for sizes where exact takes too long; its
+            measured recall is logged.
         interval: cluster every so many epochs; labels and memory live on in between (without a
             cluster, the next epoch tries again).
         batch_size: images per extraction batch.
@@ -59,6 +68,8 @@ class ClusteringCallback(Callback):
         k1_inter: int = 20,
         k2_intra: int = 2,
         k2_inter: int = 4,
+        backend: str = "auto",
+        approximate: bool = False,
         interval: int = 1,
         batch_size: int = 64,
         warm_up_batches: int = 40,
@@ -92,6 +103,16 @@ class ClusteringCallback(Callback):
                 "k2_intra": k2_intra,
                 "k2_inter": k2_inter,
             }
+        if backend not in BACKENDS:
+            raise ConfigError(
+                f"Clustering.backend has to be one of {', '.join(BACKENDS)}, got {backend!r}"
+            )
+        if not isinstance(approximate, bool) or (approximate and camera_aware):
+            raise ConfigError(
+                "Clustering.approximate has to be True or False, and False with "
+                f"Clustering.camera_aware, got {approximate!r}"
+            )
+        self.backend, self.approximate = backend, approximate
         self.interval = interval
         self.batch_size = batch_size
         self.warm_up_batches = warm_up_batches
@@ -112,22 +133,26 @@ class ClusteringCallback(Callback):
         return self.result.num_clusters > 0
 
     def state(self) -> dict[str, Any]:
-        return {} if self.result is None else {"labels": self.result.labels}
+        result = self.result
+        return {} if result is None else {"labels": result.labels, "recall": result.recall}
 
     def restore(self, engine: Any, state: dict[str, Any]) -> None:
         """Labels come back; centroids do not, the memory has taken them over."""
         labels = state["labels"]
         engine.train_dataset.pseudo_labels = labels
-        self.result = PseudoLabels.from_labels(np.zeros((len(labels), 1), np.float32), labels)
+        self.result = PseudoLabels.from_labels(
+            np.zeros((len(labels), 1), np.float32), labels, recall=state["recall"]
+        )
 
     def cluster(self, engine: Any, epoch: int) -> None:
         """Compute the pseudo-labels and hand them to data set, sampler and memory."""
         dataset = engine.train_dataset
+        backend = backend_of(self.backend)
         started = time.perf_counter()
         features = self._extract(engine, dataset)
         seconds = {"features": time.perf_counter() - started}
         self._report_quarantine(engine, features, dataset)
-        self.result = self._label(features, dataset.camids, seconds)
+        self.result = self._label(features, dataset.camids, seconds, backend)
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
             engine.head.reset_memory(
@@ -145,7 +170,11 @@ class ClusteringCallback(Callback):
         return engine.extract(loader, title="clustering features")
 
     def _label(
-        self, features: Features, camids: np.ndarray | None, seconds: dict[str, float]
+        self,
+        features: Features,
+        camids: np.ndarray | None,
+        seconds: dict[str, float],
+        backend: Backend,
     ) -> PseudoLabels:
         """Labels of the readable images, computed once, by process 0; an unreadable image is an
         outlier, so it is never drawn."""
@@ -159,15 +188,21 @@ class ClusteringCallback(Callback):
                     "DataLoader.Train.dataset), or set Clustering.camera_aware=False"
                 )
             options["camera_ids"] = camids[rows]
-        labels = np.full(len(features.values), -1, np.int64)
+        labels, recall = np.full(len(features.values), -1, np.int64), None
         if dist.get_rank() == 0:
-            part = generate_pseudo_labels(
-                features.values[rows], self.eps, self.min_samples, **options
-            )
+            options.update(backend=backend, approximate=self.approximate)
+            with progress_bar("pseudo-labels", "block") as bar:
+                part = generate_pseudo_labels(
+                    features.values[rows],
+                    self.eps,
+                    self.min_samples,
+                    progress=lambda stage, done, total: bar(done, total),
+                    **options,
+                )
             labels[rows] = part.labels
-            seconds = {**seconds, **part.seconds}
+            seconds, recall = {**seconds, **part.seconds}, part.recall
         labels = broadcast_array(labels)
-        return PseudoLabels.from_labels(features.values, labels, seconds=seconds)
+        return PseudoLabels.from_labels(features.values, labels, seconds=seconds, recall=recall)
 
     @paddle.no_grad()
     def warm_up(self, engine: Any) -> None:
@@ -182,8 +217,6 @@ class ClusteringCallback(Callback):
         model = engine.plain_model
         model.train()
         model.head.eval()  # there are no labels, and no memory yet
-        # A static graph that is traced here, without gradients, would serve the training steps too.
-        paddle.jit.enable_to_static(False)
         sampler = engine.train_sampler
         size = min(sampler.batch_size * sampler.world_size, len(dataset))
         for _ in range(self.warm_up_batches):
@@ -194,10 +227,9 @@ class ClusteringCallback(Callback):
             items = [view[int(i)] for i in chosen]
             images = [image for image, label, _ in items if label[2]]  # the readable ones
             if images:
-                with plugin.precision(engine, is_eval=False):
+                with plugin.precision(engine, is_eval=False), _dynamic_graph():
                     model(paddle.to_tensor(np.stack(images)))
         model.head.train()
-        paddle.jit.enable_to_static(True)
         plugin.logger().info(
             "[Cluster] no pretrained weights: warmed the batch-norm statistics with "
             f"{self.warm_up_batches} batches of {size} images"
@@ -243,10 +275,23 @@ class ClusteringCallback(Callback):
             plugin.log_scalar(engine, name, value, epoch)
 
 
+@contextmanager
+def _dynamic_graph() -> Iterator[None]:
+    """A static graph that is first traced without gradients would serve the training steps too,
+    which then learn nothing, silently (seen in Paddle 3.3.1)."""
+    paddle.jit.enable_to_static(False)
+    try:
+        yield
+    finally:
+        paddle.jit.enable_to_static(True)
+
+
 def summary(result: PseudoLabels) -> str:
     """Clusters, outliers, median and largest cluster in words."""
     share = 100.0 * result.num_outliers / max(len(result.labels), 1)
     text = f"{result.num_clusters} clusters, {share:.1f} % outliers"
+    if result.recall is not None:
+        text += f", from neighbors of recall {result.recall:.3f} (approximate search)"
     if result.num_clusters:
         text += f", median {result.median_size:g}, largest {result.largest} images"
     return text

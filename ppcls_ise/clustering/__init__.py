@@ -3,7 +3,14 @@
 
 from ppcls_ise.clustering.dbscan import dbscan
 from ppcls_ise.clustering.jaccard import jaccard_graph
-from ppcls_ise.clustering.neighbors import k_nearest
+from ppcls_ise.clustering.neighbors import k_nearest, search_recall
 from ppcls_ise.clustering.pseudo_labels import PseudoLabels, generate_pseudo_labels
 
-__all__ = ["PseudoLabels", "dbscan", "generate_pseudo_labels", "jaccard_graph", "k_nearest"]
+__all__ = [
+    "PseudoLabels",
+    "dbscan",
+    "generate_pseudo_labels",
+    "jaccard_graph",
+    "k_nearest",
+    "search_recall",
+]

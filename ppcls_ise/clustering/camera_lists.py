@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppcls_ise.clustering.blocked_search import Progress
+from ppcls_ise.clustering.backends import Backend
 from ppcls_ise.clustering.membership import Lists
 from ppcls_ise.clustering.neighbors import search
+from ppcls_ise.clustering.parallel import Progress
 
 
 def camera_neighbors(
@@ -16,6 +17,7 @@ def camera_neighbors(
     k_intra: int,
     k_inter: int,
     *,
+    backend: str | Backend = "auto",
     progress: Progress | None = None,
 ) -> tuple[Lists, Lists]:
     """Nearest rows of the own camera (the row itself included) and of all other cameras.
@@ -27,6 +29,7 @@ def camera_neighbors(
         camera_ids: [N] integers.
         k_intra: length of the lists within a camera.
         k_inter: length of the lists across cameras.
+        backend: see :func:`ppcls_ise.clustering.k_nearest`.
         progress: called as progress("neighbors", done, total) during the search across cameras.
 
     Returns:
@@ -37,8 +40,10 @@ def camera_neighbors(
     own_values = np.full((count, k_intra), -np.inf, dtype=np.float32)
     for camera in np.unique(camera_ids):
         rows = np.flatnonzero(camera_ids == camera)
-        indices, values = search(features[rows], k_intra)
+        indices, values = search(
+            features if len(rows) == count else features[rows], k_intra, backend=backend
+        )
         own_indices[rows, : indices.shape[1]] = rows[indices]
         own_values[rows, : indices.shape[1]] = values
-    others = search(features, k_inter, groups=camera_ids, progress=progress)
+    others = search(features, k_inter, groups=camera_ids, backend=backend, progress=progress)
     return (own_indices, own_values), others

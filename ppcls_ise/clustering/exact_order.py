@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppcls_ise.clustering.row_set import RowSet
+from ppcls_ise.clustering.parallel import Progress, map_rows, spans
+from ppcls_ise.clustering.row_set import RowSet, inner_products
 
 # Rounding errors of a sum of D products behave like a random walk: |error| stays below
 # 4·sqrt(D)·u·|x|·|y| (Higham and Mary 2019, "A new approach to probabilistic rounding error
@@ -44,36 +45,58 @@ def _tie_groups(values: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
 
 
 def order_candidates(
-    row_set: RowSet, indices: np.ndarray, values: np.ndarray, k: int
+    row_set: RowSet,
+    indices: np.ndarray,
+    values: np.ndarray,
+    k: int,
+    *,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sort candidates by descending inner product, ties by ascending index, and keep ``k``.
 
-    The result equals the order by float64 inner products. Only entries within float32 rounding of
-    a neighbor in the list are computed again, and only rows whose candidates may miss a tied
-    entry are searched again as a whole (in float64).
+    The result equals the order by float64 inner products, and is the same whatever the float32
+    products ``values`` were rounded to. Only entries within float32 rounding of a neighbor in the
+    list are computed again to be ordered, and only rows whose candidates may miss a tied entry are
+    searched again as a whole (in float64).
 
     Args:
         row_set: the M rows.
         indices: [M, width] int32 from :func:`top_candidates`, -1 for empty places.
         values: [M, width] float32.
         k: entries to keep, k <= width.
+        progress: called as progress(stage, done, total) with rows, stage "order" or "ties".
 
     Returns:
-        indices [M, k] int64, values [M, k] float32 and tie groups [M, k] int32 (equal numbers =
-        tied entries), each row in order.
+        indices [M, k] int64, values [M, k] float32 (those of :func:`inner_products`, lowered where
+        rounding would make them ascend) and tie groups [M, k] int32 (equal numbers = tied
+        entries), each row in order.
+
+    Raises:
+        ValueError: a value is not the float32 product of its rows (TF32 or half precision).
     """
     count, width = indices.shape
     out_indices = np.empty((count, k), dtype=np.int64)
     out_values = np.empty((count, k), dtype=np.float32)
     out_groups = np.empty((count, k), dtype=np.int32)
-    step = max(1, _ROW_CHUNK_VALUES // (32 * width))
-    for start in range(0, count, step):
-        rows = np.arange(start, min(start + step, count))
+    # Rows that share neighbors follow each other, so that these are still in the caches.
+    visit = np.argsort(indices.min(axis=1), kind="stable")
+
+    def order(span: tuple[int, int]) -> np.ndarray:
+        rows = visit[slice(*span)]
         index, value, run, unsure = _order_block(row_set, rows, indices[rows], values[rows], k)
         out_indices[rows], out_values[rows], out_groups[rows] = index, value, run
-        if unsure.size:
-            index, value, run = _search_rows(row_set, unsure, k)
-            out_indices[unsure], out_values[unsure], out_groups[unsure] = index, value, run
+        return unsure
+
+    step = max(1, _ROW_CHUNK_VALUES // (32 * width))
+    unsure = np.concatenate(list(map_rows(order, count, step, "order", progress)))
+
+    def search_again(span: tuple[int, int]) -> None:
+        rows = unsure[slice(*span)]
+        index, value, run = _search_rows(row_set, rows, k)
+        out_indices[rows], out_values[rows], out_groups[rows] = index, value, run
+
+    step = max(1, _ROW_CHUNK_VALUES // count)
+    list(map_rows(search_again, len(unsure), step, "ties", progress))
     return out_indices, out_values, out_groups
 
 
@@ -113,12 +136,30 @@ def _order_block(
     run = _tie_groups(exact, tolerance)
     key = np.where(index >= 0, run * len(row_set) + index, np.iinfo(np.int64).max)
     order = np.argsort(key, axis=1)[:, :k]
-    return (
-        np.take_along_axis(index, order, axis=1),
-        np.take_along_axis(exact, order, axis=1),
-        np.take_along_axis(run, order, axis=1),
-        rows[unsure],
-    )
+    index, exact, run = (np.take_along_axis(part, order, axis=1) for part in (index, exact, run))
+    value = _values(row_set, rows, index)
+    with np.errstate(invalid="ignore"):  # -Inf - -Inf in empty places
+        wrong = (np.abs(value - exact) > 2 * scale * largest) & ~unsure[:, None]
+    if wrong.any():
+        line, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"the search backend returned {exact[line, column]:.9g} as the inner product of two "
+            f"rows, but float32 gives {value[line, column]:.9g}: it multiplies in reduced "
+            "precision (TF32 or half), so its lists are not exact. Set NVIDIA_TF32_OVERRIDE=0, or "
+            "choose another Clustering.backend"
+        )
+    return index, value, run, rows[unsure]
+
+
+def _values(row_set: RowSet, rows: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Inner products of rows [R] with their neighbors [R, k], -Inf in empty places; [R, k]."""
+    line, column = np.nonzero(index >= 0)
+    value = np.full(index.shape, -np.inf, dtype=np.float32)
+    left, right = rows[line], index[line, column]
+    if row_set.rows is not None:
+        left, right = row_set.rows[left], row_set.rows[right]
+    value[line, column] = inner_products(row_set.features, left, right)
+    return np.minimum.accumulate(value, axis=1)
 
 
 def _search_rows(
@@ -126,33 +167,23 @@ def _search_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Exact search of single rows in float64: O(M·D) per row, for long runs of ties only."""
     count = len(row_set)
-    out_indices = np.full((len(rows), k), -1, dtype=np.int64)
-    out_values = np.full((len(rows), k), -np.inf, dtype=np.float64)
-    out_groups = np.full((len(rows), k), count, dtype=np.int64)
-    largest = row_set.norms.max(initial=0.0)
-    unit = 2 * _unit_error(row_set, _UNIT_FLOAT64) * largest
-    step = max(1, _ROW_CHUNK_VALUES // count)
+    indices = np.full((len(rows), k), -1, dtype=np.int64)
+    groups = np.full((len(rows), k), count, dtype=np.int64)
+    unit = 2 * _unit_error(row_set, _UNIT_FLOAT64) * row_set.norms.max(initial=0.0)
     column_step = max(1, _PAIR_CHUNK_VALUES // max(row_set.dim, 1))
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        left = row_set.take(part).astype(np.float64)
-        scores = np.empty((len(part), count), dtype=np.float64)
-        for column in range(0, count, column_step):
-            stop = min(column + column_step, count)
-            np.matmul(
-                left, row_set.slice(column, stop).T.astype(np.float64), out=scores[:, column:stop]
-            )
-        if row_set.groups is not None:
-            scores[row_set.groups[part][:, None] == row_set.groups[None, :]] = -np.inf
-        bound = np.partition(scores, count - k, axis=1)[:, count - k]
-        for line, (row, score) in enumerate(zip(part, scores, strict=True), start):
-            tolerance = unit * row_set.norms[row]
-            found = np.flatnonzero((score >= bound[line - start] - tolerance) & np.isfinite(score))
-            found = found[np.argsort(-score[found], kind="stable")]
-            run = _tie_groups(score[found][None], np.array([[tolerance]]))[0]
-            order = np.lexsort((found, run))[:k]
-            size = len(order)
-            out_indices[line, :size] = found[order]
-            out_values[line, :size] = score[found[order]]
-            out_groups[line, :size] = run[order]
-    return out_indices, out_values, out_groups
+    left = row_set.take(rows).astype(np.float64)
+    scores = np.empty((len(rows), count), dtype=np.float64)
+    for start, stop in spans(count, column_step):
+        np.matmul(left, row_set.slice(start, stop).T.astype(np.float64), out=scores[:, start:stop])
+    if row_set.groups is not None:
+        scores[row_set.groups[rows][:, None] == row_set.groups[None, :]] = -np.inf
+    bound = np.partition(scores, count - k, axis=1)[:, count - k]
+    for line, (row, score) in enumerate(zip(rows, scores, strict=True)):
+        tolerance = unit * row_set.norms[row]
+        found = np.flatnonzero((score >= bound[line] - tolerance) & np.isfinite(score))
+        found = found[np.argsort(-score[found], kind="stable")]
+        run = _tie_groups(score[found][None], np.array([[tolerance]]))[0]
+        order = np.lexsort((found, run))[:k]
+        indices[line, : len(order)] = found[order]
+        groups[line, : len(order)] = run[order]
+    return indices, _values(row_set, rows, indices), groups

@@ -8,7 +8,7 @@ import time
 import numpy as np
 from scipy import sparse
 
-from ppcls_ise.clustering.blocked_search import Progress
+from ppcls_ise.clustering.backends import Backend
 from ppcls_ise.clustering.camera_lists import camera_neighbors
 from ppcls_ise.clustering.k_reciprocal import expanded_neighbors, half_length, mutual_neighbors
 from ppcls_ise.clustering.membership import (
@@ -19,6 +19,7 @@ from ppcls_ise.clustering.membership import (
 )
 from ppcls_ise.clustering.neighbors import search
 from ppcls_ise.clustering.overlap import jaccard_distances
+from ppcls_ise.clustering.parallel import Progress
 from ppcls_ise.clustering.row_set import as_features
 
 _CAMERA_DEFAULTS = {"k1_intra": 5, "k1_inter": 20, "k2_intra": 2, "k2_inter": 4}
@@ -36,6 +37,7 @@ def jaccard_graph(
     k2_intra: int | None = None,
     k2_inter: int | None = None,
     neighbors: np.ndarray | Lists | None = None,
+    backend: str | Backend = "auto",
     progress: Progress | None = None,
     seconds: dict[str, float] | None = None,
 ) -> sparse.csr_matrix:
@@ -73,7 +75,9 @@ def jaccard_graph(
         k2_inter: 4 by default, with ``camera_ids`` only.
         neighbors: lists found elsewhere, [N, w] indices (-1 = empty, w >= min(k1, N)) or
             (indices, similarities [N, w]); not with ``camera_ids``.
-        progress: called as progress(stage, done, total), stage "neighbors" or "jaccard".
+        backend: who searches, see :func:`ppcls_ise.clustering.k_nearest`.
+        progress: called as progress(stage, done, total) in the stages "neighbors", "order", "ties",
+            "sets", "expansion" and "jaccard".
         seconds: optional dictionary, receives the seconds of "neighbors" and "jaccard".
 
     Returns:
@@ -105,9 +109,10 @@ def jaccard_graph(
                 "is missing: pass one camera number per image"
             )
         _check_lengths({"k1": k1, "k2": k2})
-        lists = _neighbor_lists(matrix, int(k1), neighbors, progress)
-        known, sets_from = ([lists] if lists[1].size else []), lists[0][:, :k1]
-        expansion_lists, expand = lists[0][:, : min(k1, k2)], k2 > 1
+        lists = _neighbor_lists(matrix, int(k1), neighbors, backend, progress)
+        searched = time.perf_counter()
+        memberships = _memberships(matrix, lists, int(k1), int(k2), progress)
+        del lists
     else:
         if neighbors is not None:
             raise ValueError("neighbors cannot be combined with camera_ids")
@@ -122,31 +127,50 @@ def jaccard_graph(
             cameras,
             max(length["k1_intra"] + 1, length["k2_intra"]),
             max(length["k1_inter"] + 1, length["k2_inter"]),
+            backend=backend,
             progress=progress,
         )
-        known, sets_from = [intra, inter], None
-        expansion_lists = np.concatenate(
-            [intra[0][:, : length["k2_intra"]], inter[0][:, : length["k2_inter"]]], axis=1
-        )
-        expand = True
-    searched = time.perf_counter()
-    if sets_from is None:
-        sets = mutual_neighbors(known[0][0][:, : length["k1_intra"] + 1]) + mutual_neighbors(
-            known[1][0][:, : length["k1_inter"] + 1]
-        )
-        sets.sort_indices()
-    else:
-        sets = expanded_neighbors(
-            mutual_neighbors(sets_from), mutual_neighbors(sets_from[:, : half_length(k1)])
-        )
-    memberships = soft_memberships(sets, set_similarities(matrix, sets, known))
-    if expand:
-        memberships = query_expansion(memberships, expansion_lists)
+        searched = time.perf_counter()
+        memberships = _camera_memberships(matrix, intra, inter, length, progress)
+        del intra, inter
     graph = jaccard_distances(memberships, max_distance, progress=progress)
     if seconds is not None:
         seconds["neighbors"] = searched - started
         seconds["jaccard"] = time.perf_counter() - searched
     return graph
+
+
+def _memberships(
+    features: np.ndarray, lists: Lists, k1: int, k2: int, progress: Progress | None
+) -> sparse.csr_matrix:
+    """V after query expansion, from the neighbor lists."""
+    own = lists[0][:, :k1]
+    sets = expanded_neighbors(
+        mutual_neighbors(own), mutual_neighbors(own[:, : half_length(k1)]), progress=progress
+    )
+    known = [lists] if lists[1].size else []
+    memberships = soft_memberships(sets, set_similarities(features, sets, known))
+    del sets
+    if k2 == 1:
+        return memberships
+    return query_expansion(memberships, own[:, :k2], progress=progress)
+
+
+def _camera_memberships(
+    features: np.ndarray,
+    intra: Lists,
+    inter: Lists,
+    length: dict[str, int],
+    progress: Progress | None,
+) -> sparse.csr_matrix:
+    """V after query expansion, from the lists within and across cameras."""
+    sets = mutual_neighbors(intra[0][:, : length["k1_intra"] + 1])
+    sets = sets + mutual_neighbors(inter[0][:, : length["k1_inter"] + 1])
+    sets.sort_indices()
+    memberships = soft_memberships(sets, set_similarities(features, sets, [intra, inter]))
+    del sets
+    averaged = [intra[0][:, : length["k2_intra"]], inter[0][:, : length["k2_inter"]]]
+    return query_expansion(memberships, np.concatenate(averaged, axis=1), progress=progress)
 
 
 def _check_lengths(lengths: dict[str, int]) -> None:
@@ -163,10 +187,14 @@ def _camera_array(camera_ids: np.ndarray, count: int) -> np.ndarray:
 
 
 def _neighbor_lists(
-    features: np.ndarray, k1: int, neighbors: np.ndarray | Lists | None, progress: Progress | None
+    features: np.ndarray,
+    k1: int,
+    neighbors: np.ndarray | Lists | None,
+    backend: str | Backend,
+    progress: Progress | None,
 ) -> Lists:
     if neighbors is None:
-        return search(features, k1, progress=progress)
+        return search(features, k1, backend=backend, progress=progress)
     given = neighbors if isinstance(neighbors, tuple) else (neighbors, None)
     indices = np.asarray(given[0], dtype=np.int64)
     count = len(features)

@@ -6,7 +6,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-_BLOCK_ROWS = 4096
+from ppcls_ise.clustering.parallel import Progress, map_rows, stack_rows
+
+_BLOCK_ROWS = 2048
 
 
 def list_matrix(lists: np.ndarray, count: int) -> sparse.csr_matrix:
@@ -31,28 +33,31 @@ def half_length(k1: int) -> int:
     return round(k1 / 2) + 1
 
 
-def expanded_neighbors(reciprocal: sparse.csr_matrix, half: sparse.csr_matrix) -> sparse.csr_matrix:
+def expanded_neighbors(
+    reciprocal: sparse.csr_matrix, half: sparse.csr_matrix, *, progress: Progress | None = None
+) -> sparse.csr_matrix:
     """R*(i) = R(i) and all H(j), j in R(i), with |H(j) & R(i)| > (2/3)·|H(j)|.
 
     Args:
         reciprocal: R, [N, N] 0/1.
         half: H, [N, N] 0/1 and symmetric.
+        progress: called as progress("sets", done, total) with rows.
 
     Returns:
         R* as a matrix [N, N] whose stored entries are the set (values are positive counts), rows
         sorted by column. O(N·k1²) time, O(N·k1) memory.
     """
     size = np.diff(half.indptr)
-    blocks = []
-    for start in range(0, reciprocal.shape[0], _BLOCK_ROWS):
-        own = reciprocal[start : start + _BLOCK_ROWS]
+
+    def expand(span: tuple[int, int]) -> sparse.csr_matrix:
+        own = reciprocal[slice(*span)]
         # H is symmetric, so (R·H)_ij = |R(i) & H(j)|; only j in R(i) are asked for.
         chosen = (own @ half).multiply(own).tocsr()
         chosen.data = (3 * chosen.data > 2 * size[chosen.indices]).astype(np.int32)
         chosen.eliminate_zeros()
-        blocks.append(own + chosen @ half)
-    if not blocks:
-        return reciprocal.copy()
-    result = sparse.vstack(blocks, format="csr")
-    result.sort_indices()
-    return result
+        block = own + chosen @ half
+        block.sort_indices()
+        return block
+
+    count = reciprocal.shape[0]
+    return stack_rows(map_rows(expand, count, _BLOCK_ROWS, "sets", progress), count)

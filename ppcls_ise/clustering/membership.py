@@ -9,8 +9,11 @@ import numpy as np
 from scipy import sparse
 
 from ppcls_ise.clustering.k_reciprocal import list_matrix
+from ppcls_ise.clustering.parallel import Progress, map_rows, stack_rows
+from ppcls_ise.clustering.row_set import inner_products
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 2048
+_PAIRS = 1 << 14
 
 # A neighbor list: indices [N, w] (-1 = empty) and similarities [N, w].
 Lists = tuple[np.ndarray, np.ndarray]
@@ -25,40 +28,41 @@ def set_similarities(
     """
     count = sets.shape[0]
     similarities = np.empty(sets.nnz, dtype=np.float32)
-    unknown = []
-    for start in range(0, count, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, count)
-        begin, end = sets.indptr[start], sets.indptr[stop]
-        row = np.repeat(np.arange(start, stop), np.diff(sets.indptr[start : stop + 1]))
-        wanted = row * count + sets.indices[begin:end]
+
+    def look_up(span: tuple[int, int]) -> np.ndarray:
+        """Fill in what is known; the stored entries that are not, and their rows."""
+        rows = np.arange(*span)
+        begin, end = sets.indptr[span[0]], sets.indptr[span[1]]
+        row = np.repeat(rows, np.diff(sets.indptr[span[0] : span[1] + 1]))
+        # Empty places of a list (-1) get a key that no column has.
+        wanted = row * (count + 1) + sets.indices[begin:end]
         missing = np.ones(end - begin, dtype=bool)
         for indices, values in known:
-            keys = np.arange(start, stop)[:, None] * count + indices[start:stop]
-            keys = np.where(indices[start:stop] < 0, -1, keys).ravel()
-            order = np.argsort(keys)
-            place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
-            place = order[place]
-            hit = keys[place] == wanted
-            similarities[begin:end][hit] = values[start:stop].ravel()[place[hit]]
+            order = np.argsort(indices[rows], axis=1)
+            keys = np.take_along_axis(indices[rows], order, axis=1)
+            keys += (rows * (count + 1))[:, None]
+            place = np.minimum(np.searchsorted(keys.ravel(), wanted), keys.size - 1)
+            hit = (keys.ravel()[place] == wanted) & missing
+            found = np.take_along_axis(values[rows], order, axis=1).ravel()[place[hit]]
+            similarities[begin:end][hit] = found
             missing &= ~hit
-        unknown.append(begin + np.flatnonzero(missing))
-    if unknown:
-        _multiply_out(features, sets, np.concatenate(unknown), similarities)
-    return similarities
+        return np.array([begin + np.flatnonzero(missing), row[missing]])
 
-
-def _multiply_out(
-    features: np.ndarray, sets: sparse.csr_matrix, entries: np.ndarray, similarities: np.ndarray
-) -> None:
-    """Fill in the similarities of the given stored entries (ascending) of ``sets``."""
-    cuts = np.searchsorted(entries, sets.indptr)
-    columns = sets.indices[entries]
+    unknown = [np.zeros((2, 0), dtype=np.int64)]
+    unknown += map_rows(look_up, count, _BLOCK_ROWS)
+    entry, row = np.concatenate(unknown, axis=1)
     # Rows that share neighbors follow each other, so that these are still in the caches.
-    for row in rows_by_first_column(sets):
-        part = slice(cuts[row], cuts[row + 1])
-        if part.start < part.stop:
-            products = np.einsum("ij,j->i", features[columns[part]], features[row])
-            similarities[entries[part]] = products
+    rank = np.empty(count, dtype=np.int64)
+    rank[rows_by_first_column(sets)] = np.arange(count)
+    order = np.argsort(rank[row], kind="stable")
+    entry, row = entry[order], row[order]
+
+    def multiply(span: tuple[int, int]) -> None:
+        part = entry[slice(*span)]
+        similarities[part] = inner_products(features, row[slice(*span)], sets.indices[part])
+
+    list(map_rows(multiply, len(entry), _PAIRS))
+    return similarities
 
 
 def rows_by_first_column(matrix: sparse.csr_matrix) -> np.ndarray:
@@ -90,14 +94,21 @@ def soft_memberships(sets: sparse.csr_matrix, similarities: np.ndarray) -> spars
     return sparse.csr_matrix((data, sets.indices, sets.indptr), shape=sets.shape)
 
 
-def query_expansion(memberships: sparse.csr_matrix, lists: np.ndarray) -> sparse.csr_matrix:
-    """V_i <- mean of V_j over the filled entries j of row i of ``lists``; rows sorted by column."""
+def query_expansion(
+    memberships: sparse.csr_matrix, lists: np.ndarray, *, progress: Progress | None = None
+) -> sparse.csr_matrix:
+    """V_i <- mean of V_j over the filled entries j of row i of ``lists``; rows sorted by column.
+
+    ``progress`` is called as progress("expansion", done, total) with rows.
+    """
     mean = list_matrix(lists, len(lists)).astype(np.float32)
     sizes = np.diff(mean.indptr)
     mean.data /= np.repeat(sizes, sizes).astype(np.float32)
-    blocks = []
-    for start in range(0, len(lists), _BLOCK_ROWS):
-        block = (mean[start : start + _BLOCK_ROWS] @ memberships).tocsr()
+
+    def average(span: tuple[int, int]) -> sparse.csr_matrix:
+        block = (mean[slice(*span)] @ memberships).tocsr()
         block.sort_indices()
-        blocks.append(block)
-    return sparse.vstack(blocks, format="csr") if blocks else memberships.copy()
+        return block
+
+    count = len(lists)
+    return stack_rows(map_rows(average, count, _BLOCK_ROWS, "expansion", progress), count)

@@ -5,37 +5,87 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppcls_ise.clustering.blocked_search import Progress, top_candidates
+from ppcls_ise.clustering import faiss_search
+from ppcls_ise.clustering.backends import Backend, search_backend
+from ppcls_ise.clustering.blocked_search import top_candidates
 from ppcls_ise.clustering.exact_order import order_candidates
+from ppcls_ise.clustering.parallel import Progress, spans
 from ppcls_ise.clustering.row_set import RowSet, as_features, duplicate_groups, row_norms
+from ppcls_ise.errors import ConfigError
 
 # Candidates beyond k: near-ties at the k-th place are decided among them.
 _PAD = 8
 _EXPAND_ROWS = 2048
+_SAME = 1e-12
 
 
 def k_nearest(
-    features: np.ndarray, k: int, *, progress: Progress | None = None
+    features: np.ndarray,
+    k: int,
+    *,
+    backend: str | Backend = "auto",
+    approximate: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` rows with the largest inner product for every row; the row itself is a candidate.
 
     For unit rows this is the order by Euclidean distance, d² = 2 - 2·<x_i, x_j>. The search is
     exact: the order is that of the float64 inner products of the float32 rows, equal products by
-    ascending index, so exact copies and zero rows tie the same way in every list. N²·D/2
-    multiplications in float32; memory O(N·k) plus about 60 MB for block products.
+    ascending index, so exact copies and zero rows tie the same way in every list. All backends and
+    any number of cores give the same bytes. By default N²·D/2 multiplications in float32 on all
+    cores; memory O(N·k) plus about 25 MB per core for block products.
 
     Args:
         features: [N, D], used as float32; not normalized here.
         k: number of neighbors, at least 1; lists hold min(k, N) entries.
-        progress: called as progress("neighbors", done, total).
+        backend: "auto", "blocked", "faiss", "faiss_gpu" or a function, see
+            :func:`ppcls_ise.clustering.backends.search_backend`.
+        approximate: search by an HNSW graph of faiss instead, in O(N·log N·D): lists miss some
+            neighbors (see :func:`search_recall`) and differ a little between runs. ``backend`` is
+            not used then.
+        progress: called as progress(stage, done, total), stage "neighbors", then "order" and where
+            needed "ties".
 
     Returns:
-        indices [N, min(k, N)] int64 and similarities [N, min(k, N)] float32, descending.
+        indices [N, min(k, N)] int64 and similarities [N, min(k, N)] float32, descending; -1 and
+        -Inf at the end of a list that the approximate search could not fill.
 
     Raises:
         ValueError: k < 1, not a matrix, or a row with NaN/Inf (the first one is named).
+        ConfigError: the backend is not available, or no faiss for the approximate search.
     """
-    return search(features, k, progress=progress)
+    if approximate:
+        if not faiss_search.installed():
+            raise ConfigError(
+                "Clustering.approximate needs the package faiss-cpu, which is not installed; "
+                "without it the search is exact"
+            )
+        backend = faiss_search.approximate_candidates
+    return search(features, k, backend=backend, progress=progress)
+
+
+def search_recall(
+    features: np.ndarray, indices: np.ndarray, *, sample: int = 200, seed: int = 0
+) -> float:
+    """Share of the true nearest rows in the lists [N, k], measured on ``sample`` random rows.
+
+    An entry counts if no more than k rows have a larger inner product (up to rounding), so it does
+    not matter which of several tied rows is in the list. O(sample·N·D) time.
+    """
+    matrix = as_features(features)
+    count, k = indices.shape
+    if not count:
+        return 1.0
+    hits = 0
+    rows = np.random.default_rng(seed).choice(count, min(sample, count), replace=False)
+    for row in rows:
+        scores = np.empty(count, dtype=np.float64)
+        for start, stop in spans(count, _EXPAND_ROWS):
+            scores[start:stop] = matrix[start:stop] @ matrix[row].astype(np.float64)
+        bound = np.partition(scores, count - k)[count - k]
+        found = indices[row][indices[row] >= 0]
+        hits += np.count_nonzero(scores[found] >= bound - _SAME * max(abs(bound), 1e-300))
+    return hits / (len(rows) * k)
 
 
 def search(
@@ -44,6 +94,7 @@ def search(
     *,
     groups: np.ndarray | None = None,
     lowest: np.ndarray | None = None,
+    backend: str | Backend = "auto",
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """:func:`k_nearest` with two options for the callers inside this package.
@@ -53,7 +104,9 @@ def search(
         k: number of neighbors.
         groups: [N] integers; neighbors then come from other groups only, and lists that are
             shorter than k end with index -1 and similarity -Inf.
-        lowest: [N] float32, receives the smallest inner product of each row.
+        lowest: [N] float32, receives the smallest inner product of each row; the backend is
+            "blocked" then, as no other one finds it.
+        backend: see :func:`k_nearest`.
         progress: see :func:`k_nearest`.
     """
     if k < 1:
@@ -74,14 +127,17 @@ def search(
         groups=None if groups is None else np.asarray(groups)[rows],
     )
     kept = min(k, len(rows))
-    found = np.empty(len(rows), dtype=np.float32) if lowest is not None else None
-    candidates, values = top_candidates(
-        row_set, min(kept + _PAD, len(rows)), lowest=found, progress=progress
-    )
-    indices, similarities, ties = order_candidates(row_set, candidates, values, kept)
-    del candidates, values
-    if lowest is not None and found is not None:
+    width = min(kept + _PAD, len(rows))
+    if lowest is None:
+        candidates, values = search_backend(backend)(row_set, width, progress=progress)
+    else:
+        found = np.empty(len(rows), dtype=np.float32)
+        candidates, values = top_candidates(row_set, width, lowest=found, progress=progress)
         lowest[:] = found[copy_of]
+    indices, similarities, ties = order_candidates(
+        row_set, candidates, values, kept, progress=progress
+    )
+    del candidates, values
     if unique:
         return indices, similarities
     return _expand_copies(indices, similarities, ties, copy_of, k)

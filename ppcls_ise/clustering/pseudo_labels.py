@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
-from ppcls_ise.clustering.blocked_search import Progress
+from ppcls_ise.clustering.backends import Backend
 from ppcls_ise.clustering.dbscan import OUTLIER, dbscan
 from ppcls_ise.clustering.jaccard import jaccard_graph
 from ppcls_ise.clustering.membership import Lists
+from ppcls_ise.clustering.neighbors import k_nearest, search_recall
+from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
 from ppcls_ise.clustering.row_set import as_features
 
 _BLOCK_ROWS = 1024
@@ -32,6 +34,8 @@ class PseudoLabels:
         largest: images in the largest cluster, 0 without clusters.
         median_size: median images per cluster, 0.0 without clusters.
         seconds: wall time per stage: "neighbors", "jaccard", "dbscan".
+        recall: share of the true neighbors that an approximate search found, measured on a random
+            sample; None for an exact search.
     """
 
     labels: np.ndarray
@@ -41,10 +45,16 @@ class PseudoLabels:
     largest: int
     median_size: float
     seconds: Mapping[str, float] = field(default_factory=dict)
+    recall: float | None = None
 
     @classmethod
     def from_labels(
-        cls, features: np.ndarray, labels: np.ndarray, *, seconds: Mapping[str, float] | None = None
+        cls,
+        features: np.ndarray,
+        labels: np.ndarray,
+        *,
+        seconds: Mapping[str, float] | None = None,
+        recall: float | None = None,
     ) -> PseudoLabels:
         """Describe given labels [N] (-1 = outlier, else 0..C-1) of features [N, D]."""
         labels = np.asarray(labels, dtype=np.int64)
@@ -58,6 +68,7 @@ class PseudoLabels:
             largest=int(sizes.max(initial=0)),
             median_size=float(np.median(sizes)) if len(sizes) else 0.0,
             seconds=dict(seconds or {}),
+            recall=recall,
         )
 
 
@@ -79,8 +90,9 @@ def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
         raise ValueError(f"labels must have shape ({len(matrix)},), got {labels.shape}")
     clusters = int(labels.max(initial=OUTLIER)) + 1
     sums = np.zeros((clusters, matrix.shape[1]), dtype=np.float32)
-    for start in range(0, len(matrix) if clusters else 0, _BLOCK_ROWS):
-        rows = np.flatnonzero(labels[start : start + _BLOCK_ROWS] != OUTLIER) + start
+
+    def add_up(span: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.flatnonzero(labels[slice(*span)] != OUTLIER) + span[0]
         block = matrix[rows]
         _normalize(block)
         present, place = np.unique(labels[rows], return_inverse=True)
@@ -88,7 +100,10 @@ def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
             (np.ones(len(rows), np.float32), (place.ravel(), np.arange(len(rows)))),
             shape=(len(present), len(rows)),
         )
-        sums[present] += gather @ block
+        return present, gather @ block
+
+    for present, part in ordered_map(add_up, spans(len(matrix) if clusters else 0, _BLOCK_ROWS)):
+        sums[present] += part
     # The mean differs from the sum by a factor only, which normalization removes.
     _normalize(sums)
     return sums
@@ -112,6 +127,8 @@ def generate_pseudo_labels(
     k2_intra: int | None = None,
     k2_inter: int | None = None,
     neighbors: np.ndarray | Lists | None = None,
+    backend: str | Backend = "auto",
+    approximate: bool = False,
     progress: Progress | None = None,
 ) -> PseudoLabels:
     """Cluster images by DBSCAN on their k-reciprocal Jaccard distances.
@@ -131,6 +148,8 @@ def generate_pseudo_labels(
         k2_intra: see there.
         k2_inter: see there.
         neighbors: see there.
+        backend: see :func:`ppcls_ise.clustering.k_nearest`.
+        approximate: see there; not with ``camera_ids``. The result then says its recall.
         progress: called as progress(stage, done, total).
 
     Raises:
@@ -140,6 +159,16 @@ def generate_pseudo_labels(
         raise ValueError(f"Clustering.eps must be a Jaccard distance in [0, 1), got {eps}")
     matrix = as_features(features)
     seconds: dict[str, float] = {}
+    recall, started = None, time.perf_counter()
+    if approximate:
+        if camera_ids is not None or neighbors is not None:
+            raise ValueError(
+                "Clustering.approximate cannot be combined with camera-aware neighbors "
+                "(Clustering.camera_aware) or with given ones: set it to False"
+            )
+        neighbors = k_nearest(matrix, k1, approximate=True, progress=progress)
+        recall = search_recall(matrix, neighbors[0])
+    searched = time.perf_counter() - started
     graph = jaccard_graph(
         matrix,
         k1,
@@ -152,10 +181,12 @@ def generate_pseudo_labels(
         k2_intra=k2_intra,
         k2_inter=k2_inter,
         neighbors=neighbors,
+        backend=backend,
         progress=progress,
         seconds=seconds,
     )
+    seconds["neighbors"] += searched
     started = time.perf_counter()
     labels = dbscan(graph, eps, min_samples)
     seconds["dbscan"] = time.perf_counter() - started
-    return PseudoLabels.from_labels(matrix, labels, seconds=seconds)
+    return PseudoLabels.from_labels(matrix, labels, seconds=seconds, recall=recall)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ppcls_ise.clustering.parallel import map_rows
+
 _CHUNK_ROWS = 512
+_PAIR_VALUES = 1 << 17
 _HASH_SEED = 20220617
 # Inner products of rows up to this length cannot overflow float32.
 _LARGEST_NORM = 1e18
@@ -28,9 +31,12 @@ def row_norms(features: np.ndarray, *, name: str = "features") -> np.ndarray:
         ValueError: a row holds NaN or Inf, or is too long for float32 products; names the row.
     """
     norms = np.empty(len(features), dtype=np.float64)
-    for start in range(0, len(features), _CHUNK_ROWS):
-        chunk = features[start : start + _CHUNK_ROWS].astype(np.float64)
-        norms[start : start + _CHUNK_ROWS] = np.sqrt(np.einsum("ij,ij->i", chunk, chunk))
+
+    def measure(span: tuple[int, int]) -> None:
+        chunk = features[slice(*span)].astype(np.float64)
+        norms[slice(*span)] = np.sqrt(np.einsum("ij,ij->i", chunk, chunk))
+
+    list(map_rows(measure, len(features), _CHUNK_ROWS))
     # The float64 squares of finite float32 values cannot overflow, so the norm shows every NaN/Inf.
     bad = np.flatnonzero(~np.isfinite(norms))
     if bad.size:
@@ -46,6 +52,19 @@ def row_norms(features: np.ndarray, *, name: str = "features") -> np.ndarray:
     return norms
 
 
+def inner_products(features: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """float32 inner products of the rows left[p] and right[p] of ``features`` [N, D]; [P].
+
+    A pair gives the same bits at every place and in both orders.
+    """
+    products = np.empty(len(left), dtype=np.float32)
+    step = max(1, _PAIR_VALUES // max(features.shape[1], 1))
+    for start in range(0, len(left), step):
+        part = slice(start, start + step)
+        np.einsum("ij,ij->i", features[left[part]], features[right[part]], out=products[part])
+    return products
+
+
 def duplicate_groups(features: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
     """For each row the lowest index of a row with exactly the same values (and group), [N] int64.
 
@@ -56,10 +75,13 @@ def duplicate_groups(features: np.ndarray, groups: np.ndarray | None = None) -> 
     weights = np.random.default_rng(_HASH_SEED).integers(0, 2**63, size=dim, dtype=np.uint64)
     weights = weights * np.uint64(2) + np.uint64(1)
     keys = np.empty(count, dtype=np.uint64)
-    for start in range(0, count, _CHUNK_ROWS):
+
+    def hash_rows(span: tuple[int, int]) -> None:
         # "+ 0.0" turns -0.0 into 0.0: equal values must have equal bits.
-        bits = (features[start : start + _CHUNK_ROWS] + np.float32(0.0)).view(np.uint32)
-        keys[start : start + _CHUNK_ROWS] = np.einsum("ij,j->i", bits.astype(np.uint64), weights)
+        bits = (features[slice(*span)] + np.float32(0.0)).view(np.uint32)
+        keys[slice(*span)] = np.einsum("ij,j->i", bits.astype(np.uint64), weights)
+
+    list(map_rows(hash_rows, count, _CHUNK_ROWS))
     if groups is not None:
         keys ^= groups.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)

@@ -64,7 +64,7 @@ class UnlabeledFolder(ReIDDataset):
                 f"UnlabeledFolder: {folder} is not a folder; set Global.image_root or "
                 "DataLoader.*.dataset.image_root (and cls_label_path) to the folder of images"
             )
-        paths = sorted(_walk(folder))
+        paths = sorted(walk_images(folder))
         if not paths:
             raise DataError(
                 f"UnlabeledFolder: no image ({', '.join(IMAGE_SUFFIXES)}) below {folder}; set "
@@ -115,10 +115,15 @@ def _compile(pattern: str) -> re.Pattern:
 
 def _refuse(error: OSError) -> None:
     # os.walk would pass over a folder that cannot be listed, and the images in it would be missed.
-    raise DataError(f"UnlabeledFolder: cannot list {error.filename}: {error.strerror}") from error
+    raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
 
 
-def _walk(folder: str) -> Iterator[str]:
+def walk_images(folder: str) -> Iterator[str]:
+    """Paths of all images below ``folder``, in any order; see `UnlabeledFolder`.
+
+    Raises:
+        DataError: a sub-folder cannot be listed.
+    """
     visited = {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         kept = []

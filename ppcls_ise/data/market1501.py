@@ -15,6 +15,12 @@ SPLITS = (TRAINING_SPLIT, "query", "bounding_box_test")
 _PERSON_AND_CAMERA = re.compile(r"(-?\d+)_c(\d+)")
 
 
+def person_and_camera(name: str) -> tuple[int, int] | None:
+    """Identity and camera that a base name begins with (``0002_c1s1_*``), or None."""
+    match = _PERSON_AND_CAMERA.match(name)
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
 class MarketStyleDataset(ReIDDataset):
     """Any data set in the folder form of Market-1501, usable by this name for one's own.
 
@@ -78,14 +84,14 @@ class MarketStyleDataset(ReIDDataset):
         records = []
         for name in filter(is_image_name, os.listdir(folder)):
             path = os.path.join(folder, name)
-            match = _PERSON_AND_CAMERA.match(name)
-            if match is None:
+            found = person_and_camera(name)
+            if found is None:
                 raise DataError(
                     f"{type(self).__name__}: the name of {path} does not begin with "
                     "<identity>_c<camera>; rename or remove the file, or use UnlabeledFolder"
                 )
-            if int(match[1]) != -1:
-                records.append(self.record(path, int(match[1]), int(match[2])))
+            if found[0] != -1:
+                records.append(self.record(path, *found))
         return records
 
     def record(self, path: str, pid: int, camera: int) -> ImageRecord:

@@ -3,7 +3,6 @@
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 
 from ppcls_ise.distributed import broadcast_array
 from ppcls_ise.heads.memory_head import MemoryHead
@@ -13,6 +12,7 @@ from ppcls_ise.layers.cluster_aggregation import (
     gather_groups,
     group_members,
 )
+from ppcls_ise.tensors import unit_rows
 
 _MEMORIES = ("hps", "hard", "mean")
 _INITIALIZATIONS = ("csa", "mean")
@@ -133,11 +133,11 @@ class CSAHead(MemoryHead):
         """As in `MemoryHead`, but with HPS only the hardest row of each label moves the memory."""
         if not self.hard_positives_only:
             return super().logits_and_update(rows, labels)
-        rows = F.normalize(rows, axis=1, epsilon=1e-12)
         if not rows.stop_gradient:
-            chosen = paddle.to_tensor(self._hardest(rows.detach(), labels.numpy()))
-            hardest, names = paddle.gather(rows.detach(), chosen), paddle.gather(labels, chosen)
-            rows.register_hook(lambda gradient: self.memory.update(hardest, names))
+            host = labels.numpy()
+            chosen = self._hardest(rows.detach(), host)
+            hardest = paddle.gather(rows.detach(), paddle.to_tensor(chosen))
+            rows = self.updating(rows, hardest, host[chosen])
         return self.memory.logits_of_unit_rows(rows)
 
     @paddle.no_grad()
@@ -150,4 +150,4 @@ class CSAHead(MemoryHead):
 
     def _aggregate(self, samples: paddle.Tensor, mask: paddle.Tensor) -> paddle.Tensor:
         """Unit aggregates [G, D] of `gather_groups`."""
-        return F.normalize(self.aggregation(samples, mask)[0], axis=1, epsilon=1e-12)
+        return unit_rows(self.aggregation(samples, mask)[0])

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every memory-based head shares: gathering, the memory's life in a step, gating."""
 
+from typing import Any
+
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from ppcls_ise.distributed import gather_labels, gather_rows
 from ppcls_ise.memory import ClusterMemory
+from ppcls_ise.tensors import unit_rows
 
 
 class MemoryHead(nn.Layer):
@@ -70,7 +72,7 @@ class MemoryHead(nn.Layer):
         """
         # Cosines over a temperature of 0.05 need float32, also under automatic mixed precision.
         with paddle.amp.auto_cast(enable=False):
-            unit = F.normalize(features.astype("float32"), axis=1, epsilon=1e-12)
+            unit = unit_rows(features.astype("float32"))
             if not self.training:
                 return unit
             if label is None:
@@ -86,18 +88,23 @@ class MemoryHead(nn.Layer):
         raise NotImplementedError
 
     def logits_and_update(self, rows: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        """Logits [R, C] of unit ``rows``, and the order to update the memory in the backward pass.
+        """Logits [R, C] of unit ``rows``, and the order to update the memory by these rows."""
+        rows = self.updating(rows, rows, labels)
+        return self.memory.logits_of_unit_rows(rows)
 
-        The update runs when the gradient of the rows is known, hence with losses and gradients
+    def updating(self, compared: paddle.Tensor, rows: paddle.Tensor, labels: Any) -> paddle.Tensor:
+        """``compared`` again; its gradient orders the memory's update by unit ``rows``.
+
+        The update runs when the gradient of the result is known, hence with losses and gradients
         computed from the old memory and before the optimizer's step, as in the reference
         (spec: section 6). A forward pass alone changes nothing.
         """
-        rows = F.normalize(rows, axis=1, epsilon=1e-12)
-        if not rows.stop_gradient:
-            detached = rows.detach()
+        if compared.stop_gradient:
+            return compared
+        compared, fixed = compared.clone(), rows.detach()
 
-            def update(gradient: paddle.Tensor) -> None:
-                self.memory.update(detached, labels)
+        def update(gradient: paddle.Tensor) -> None:
+            self.memory.update_by_unit_rows(fixed, labels)
 
-            rows.register_hook(update)
-        return self.memory.logits_of_unit_rows(rows)
+        compared.register_hook(update)
+        return compared

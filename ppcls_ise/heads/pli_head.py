@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
+from paddle.autograd import PyLayer
 
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.heads.memory_head import MemoryHead
-from ppcls_ise.tensors import as_labels, as_rows
+from ppcls_ise.tensors import as_rows, host_labels, row_dots, unit_rows_and_lengths
 
 
 def pli_degree(progress: float, base_lambda: float = 1.0) -> float:
@@ -65,21 +65,83 @@ def generate_support_samples(
         raise ValueError(f"topk has to be at least 1, got {topk}")
     features = as_rows(features)
     centroids = as_rows(centroids, features.dtype).detach()
-    labels = as_labels(labels, features.shape[0], below=centroids.shape[0])
-    num_rows, num_clusters = features.shape[0], centroids.shape[0]
+    labels = host_labels(labels, features.shape[0], below=centroids.shape[0])
     with paddle.no_grad():
-        similarity = paddle.matmul(features, centroids, transpose_y=True)  # [B, C]
-        own = paddle.full([num_rows, 1], -math.inf, dtype=similarity.dtype)
-        similarity = paddle.put_along_axis(similarity, labels.unsqueeze(1), own, axis=1)
-        neighbors = paddle.topk(similarity, min(topk, num_clusters), axis=1)[1]
-        if topk > num_clusters:
-            filler = labels.unsqueeze(1).expand([num_rows, topk - num_clusters])
-            neighbors = paddle.concat([neighbors, filler], axis=1)
-    support_labels = paddle.repeat_interleave(labels, topk)
-    shift = paddle.gather(centroids, neighbors.flatten()) - paddle.gather(centroids, support_labels)
-    step = 0.5 * float(np.float32(degree))
-    supports = paddle.repeat_interleave(features, topk, axis=0) + step * shift
-    return F.normalize(supports, axis=1, epsilon=1e-12), support_labels, neighbors
+        similarity = paddle.matmul(features, centroids, transpose_y=True)
+        neighbors = nearest_others(similarity, labels, topk)
+    supports, _ = _extend(features, _shift(centroids, labels, neighbors, degree))
+    return supports, paddle.to_tensor(np.repeat(labels, topk)), neighbors
+
+
+def nearest_others(similarity: paddle.Tensor, labels: np.ndarray, topk: int) -> paddle.Tensor:
+    """The K columns of largest ``similarity`` [B, C] but for the row's own label: [B, K] int64.
+
+    Best first, the first of equal ones; the own label where no other column is left. Cost: a copy
+    and K passes, where a sort takes much longer.
+    """
+    own = paddle.to_tensor(labels).unsqueeze(1)
+    lowest = paddle.full(own.shape, -math.inf, similarity.dtype)
+    masked = paddle.put_along_axis(similarity, own, lowest, axis=1)
+    found = []
+    for _ in range(min(topk, similarity.shape[1] - 1)):
+        found.append(masked.argmax(axis=1, keepdim=True))
+        masked.put_along_axis_(found[-1], lowest, 1)
+    return paddle.concat(found + [own] * (topk - len(found)), axis=1)
+
+
+def _shift(
+    centroids: paddle.Tensor, labels: np.ndarray, neighbors: paddle.Tensor, degree: float
+) -> paddle.Tensor:
+    """``1/2 * degree * (m_j - m_y)``, [B*K, D]."""
+    own = paddle.to_tensor(np.repeat(labels, neighbors.shape[1]))
+    shift = paddle.gather(centroids, neighbors.flatten())
+    return shift.subtract_(paddle.gather(centroids, own)).scale_(0.5 * float(np.float32(degree)))
+
+
+def _extend(features: paddle.Tensor, shift: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """``N(f_b + shift_bk)`` [B*K, D] and the lengths [B*K, 1] that N divides by."""
+    topk = shift.shape[0] // max(features.shape[0], 1)
+    return unit_rows_and_lengths(features.repeat_interleave(topk, axis=0) + shift)
+
+
+class _LogitsOfExtended(PyLayer):
+    """``z = [f_b m_c; s_bk m_c] / temperature`` in three products instead of four.
+
+    With ``s = (f + shift) / l`` and ``z_b`` known from the search for neighbors::
+
+        z_bk = (z_b + shift_bk m / temperature) / l_bk
+        df_b = (dz_b + sum_k dz_bk / l_bk) m / temperature - sum_k (dz_bk z_bk) s_bk / l_bk
+
+    where ``<s, ds> = <dz, z>`` has spared the product of ``dz_bk`` with the memory. K = 1 takes
+    3 B C D multiplications, 5 B C D without this and the shared search.
+    """
+
+    @staticmethod
+    def forward(ctx, features, feature_logits, shift, supports, length, memory, temperature):
+        num_rows, num_clusters = feature_logits.shape
+        ctx.memory, ctx.temperature = memory, temperature
+        logits = paddle.matmul(shift / temperature, memory, transpose_y=True)
+        logits = logits.reshape([num_rows, -1, num_clusters])
+        logits.add_(feature_logits.unsqueeze(1))
+        logits.divide_(length.reshape([num_rows, -1, 1]))
+        ctx.save_for_backward(logits, supports, length)
+        return paddle.concat([feature_logits, logits.reshape([-1, num_clusters])])
+
+    @staticmethod
+    def backward(ctx, gradient):
+        logits, supports, length = ctx.saved_tensor()
+        num_rows, topk, num_clusters = logits.shape
+        own, extended = gradient[:num_rows], gradient[num_rows:]
+        total = paddle.bmm(
+            (1.0 / length).reshape([num_rows, 1, topk]), extended.reshape(logits.shape)
+        ).squeeze(1)
+        total.add_(own)
+        radial = row_dots(extended, logits.reshape([-1, num_clusters])) / length
+        radial = paddle.bmm(
+            radial.reshape([num_rows, 1, topk]), supports.reshape([num_rows, topk, -1])
+        ).squeeze(1)
+        result = paddle.matmul(total, ctx.memory).scale_(1.0 / ctx.temperature)
+        return result.subtract_(radial), None, None, None, None, None
 
 
 class PLIHead(MemoryHead):
@@ -118,18 +180,33 @@ class PLIHead(MemoryHead):
         return pli_degree(self.progress, self.base_lambda)
 
     def compare(self, features: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        supports, support_labels, _ = generate_support_samples(
-            features, labels, self.memory.prototypes, self.degree, self.topk
-        )
-        rows, row_labels = features, labels
+        memory = self.memory.prototypes
+        host = host_labels(labels, features.shape[0], below=memory.shape[0])
+        support_host = np.repeat(host, self.topk)
+        support_labels = paddle.to_tensor(support_host)
         if self.support_in_memory:
-            rows = paddle.concat([features, supports])
+            logits = self.memory.logits_of_unit_rows(features.detach())
+        else:
+            logits = self.logits_and_update(features, host)
+        neighbors = nearest_others(logits.detach(), host, self.topk)
+        shift = _shift(memory, host, neighbors, self.degree)
+        supports, length = _extend(features, shift)
+        if not self.support_in_memory:
+            row_labels = labels
+        else:
             row_labels = paddle.concat([labels, support_labels])
+            rows = self.updating(
+                features,
+                paddle.concat([features.detach(), supports.detach()]),
+                np.concatenate([host, support_host]),
+            )
+            fixed = logits, shift, supports.detach(), length
+            logits = _LogitsOfExtended.apply(rows, *fixed, memory, self.memory.temperature)
         return {
             "features": features,
             "labels": labels,
             "supports": supports,
             "support_labels": support_labels,
-            "logits": self.logits_and_update(rows, row_labels),
+            "logits": logits,
             "row_labels": row_labels,
         }

@@ -2,6 +2,7 @@
 """Generalized-mean pooling."""
 
 import paddle
+import paddle.nn.functional as F
 from paddle import nn
 
 
@@ -10,7 +11,11 @@ def gem_pooling(feature_map: paddle.Tensor, power: paddle.Tensor) -> paddle.Tens
 
     Source: Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation".
     """
-    return feature_map.clip(min=1e-6).pow(power).mean(axis=[2, 3]).pow(1.0 / power)
+    powers = feature_map.clip(min=1e-6).pow(power)
+    if paddle.in_dynamic_mode():
+        return powers.mean(axis=[2, 3]).pow(1.0 / power)
+    # The same mean. In a static graph oneDNN would take `mean`, and print a line about it.
+    return F.adaptive_avg_pool2d(powers, 1).flatten(1).pow(1.0 / power)
 
 
 class GeMPooling(nn.Layer):

@@ -35,7 +35,7 @@ class FrozenBiasBatchNorm1D(nn.BatchNorm1D):
             self._mean,
             self._variance,
             self.weight,
-            differentiable(self.bias),
+            differentiable(self.bias) if self.training else self.bias,
             training=self.training,
             momentum=self._momentum,
             epsilon=self._epsilon,
@@ -94,8 +94,10 @@ class GroupedBatchNorm(nn.Layer):
         return sections
 
     def _normalize(self, x, mean, variance, *, training: bool) -> paddle.Tensor:
-        scale = self.weight, differentiable(self.bias)
-        return F.batch_norm(x, mean, variance, *scale, training=training, epsilon=self.epsilon)
+        bias = differentiable(self.bias) if training else self.bias
+        return F.batch_norm(
+            x, mean, variance, self.weight, bias, training=training, epsilon=self.epsilon
+        )
 
     @paddle.no_grad()
     def _update_running_statistics(self, group: paddle.Tensor) -> None:

@@ -6,7 +6,8 @@ import paddle
 from paddle import nn
 
 from ppcls_ise.errors import ConfigError
-from ppcls_ise.tensors import as_labels, as_rows
+from ppcls_ise.label_groups import members_by_label
+from ppcls_ise.tensors import as_rows, host_labels
 
 
 def label_preserving_loss(
@@ -50,26 +51,25 @@ def label_preserving_loss(
     _check_temperature(temperature)
     features = as_rows(features)
     supports = as_rows(supports, features.dtype)
-    labels = as_labels(labels, features.shape[0])
-    support_labels = as_labels(support_labels, supports.shape[0])
-    if not features.shape[0] or not supports.shape[0]:
+    num_rows = features.shape[0]
+    if not num_rows or not supports.shape[0]:
         raise ValueError("the label-preserving loss needs at least one row and one support")
-    members, anchor_group = _group_by_label(labels.numpy(), support_labels.numpy())
-    num_rows, num_groups, width = features.shape[0], members.shape[0], members.shape[1]
+    names, members, _ = members_by_label(host_labels(support_labels, supports.shape[0]))
+    anchor_group = _group_of(host_labels(labels, num_rows), names)
+    num_groups, width = members.shape
 
-    # Rows are gathered before the product: the gradient of a gather along axis 1 is wrong in
-    # Paddle 2.6.2.
-    grouped = paddle.gather(supports, paddle.to_tensor(members.reshape(-1)))
-    similarity = paddle.matmul(features, grouped, transpose_y=True) / temperature
-    by_group = paddle.exp(similarity).reshape([num_rows, num_groups, width])  # E, [B, P, width]
+    # Supports along axis 0: the gradient of a gather along axis 1 is wrong in Paddle 2.6.2.
+    similarity = paddle.matmul(supports, features / temperature, transpose_y=True)  # [Q, B]
+    grouped = paddle.gather(paddle.exp(similarity), paddle.to_tensor(members.reshape(-1)))
+    by_group = grouped.reshape([num_groups, width, num_rows])  # E, [P, width, B]
 
     # argmin / argmax and a gather, because the gradient of min / max goes to every tied element.
-    smallest = _select(by_group, by_group.detach().argmin(axis=2))  # [B, P]
-    largest = _select(by_group, by_group.detach().argmax(axis=2))
-    own = paddle.nn.functional.one_hot(paddle.to_tensor(anchor_group), num_groups)
+    smallest = _select(by_group, by_group.detach().argmin(axis=1, keepdim=True))  # [P, B]
+    largest = _select(by_group, by_group.detach().argmax(axis=1, keepdim=True))
+    own = paddle.to_tensor(np.arange(num_groups)[:, None] == anchor_group)
     own = own.astype(similarity.dtype)
-    positive = (smallest * own).sum(axis=1)
-    negative = (largest * (1.0 - own)).sum(axis=1)
+    positive = (smallest * own).sum(axis=0)
+    negative = (largest * (1.0 - own)).sum(axis=0)
     return -paddle.log(positive / (positive + negative + 1e-6) + 1e-6).mean()
 
 
@@ -81,30 +81,17 @@ def _check_temperature(temperature: float) -> None:
 
 
 def _select(values: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
-    """``values[b, p, index[b, p]]``."""
-    return paddle.take_along_axis(values, index.unsqueeze(2), axis=2).squeeze(2)
+    """``values[p, index[p, 0, b], b]``."""
+    return paddle.take_along_axis(values, index, axis=1).squeeze(1)
 
 
-def _group_by_label(
-    labels: np.ndarray, support_labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Supports of each label as a rectangle, and each anchor's label as a row of it.
-
-    Returns:
-        members [P, width] int64, column indices of the supports of each label, shorter rows filled
-        up by repeating their first member (which changes neither minimum nor maximum);
-        anchor_group [B] int64.
-    """
-    names, group, counts = np.unique(support_labels, return_inverse=True, return_counts=True)
-    anchor_group = np.searchsorted(names, labels).clip(max=len(names) - 1)
-    if (names[anchor_group] != labels).any():
-        missing = sorted(set(labels.tolist()) - set(names.tolist()))
+def _group_of(labels: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Where each label is in the ascending ``names``: [B] int64."""
+    group = np.searchsorted(names, labels).clip(max=len(names) - 1)
+    if (names[group] != labels).any():
+        missing = np.setdiff1d(labels, names).tolist()
         raise ValueError(f"labels without a support sample: {missing[:5]}")
-    order = np.argsort(group, kind="stable")
-    start = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    place = np.arange(counts.max())[None, :]
-    place = np.where(place < counts[:, None], place, 0) + start[:, None]
-    return order[place].astype(np.int64), anchor_group.astype(np.int64)
+    return group.astype(np.int64)
 
 
 class LPLoss(nn.Layer):

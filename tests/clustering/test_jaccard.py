@@ -176,6 +176,7 @@ def test_block_sizes_do_not_matter(monkeypatch, max_distance):
     monkeypatch.setattr(overlap, "_BLOCK_ENTRIES", 300)
     monkeypatch.setattr(overlap, "_PAIR_CHUNK", 5)
     monkeypatch.setattr(exact_order, "_ROW_CHUNK_VALUES", 1)
+    monkeypatch.setattr(membership, "_PAIRS", 3)
     parts = jaccard_graph(features, 20, 5, max_distance)
     np.testing.assert_array_equal(parts.indices, whole.indices)
     np.testing.assert_allclose(parts.data, whole.data, atol=1e-7)
@@ -228,9 +229,10 @@ def test_errors_name_the_argument():
 
 def test_reports_progress_and_seconds():
     calls, seconds = [], {}
-    features = clustered(50, 4, 3, seed=0)
-    jaccard_graph(features, progress=lambda *call: calls.append(call), seconds=seconds)
-    assert {call[0] for call in calls} == {"neighbors", "jaccard"}
+    features = clustered(50, 16, 3, seed=0)
+    jaccard_graph(features, 10, progress=lambda *call: calls.append(call), seconds=seconds)
+    stages = list(dict.fromkeys(call[0] for call in calls))
+    assert stages == ["neighbors", "order", "sets", "expansion", "jaccard"]
     assert calls[-1] == ("jaccard", 50, 50)
     assert set(seconds) == {"neighbors", "jaccard"}
 

@@ -142,4 +142,4 @@ def test_empty_and_progress():
     assert indices.shape == similarities.shape == (0, 0)
     calls = []
     k_nearest(np.eye(5, dtype=np.float32), 2, progress=lambda *call: calls.append(call))
-    assert calls == [("neighbors", 1, 1)]
+    assert calls == [("neighbors", 1, 1), ("order", 5, 5)]

@@ -6,6 +6,7 @@ import paddle
 import pytest
 
 from ppcls_ise.heads import PLIHead, generate_support_samples, pli_degree
+from ppcls_ise.heads.pli_head import nearest_others
 from ppcls_ise.layers import FrozenBiasBatchNorm1D, group_batch_norms
 from ppcls_ise.losses import cluster_contrast_loss, label_preserving_loss
 from tests.conftest import read_reference, reference_files
@@ -67,6 +68,66 @@ def make_head(prototypes, **options):
     head.memory.reset(prototypes)
     head.train()
     return head
+
+
+def slow_neighbors(similarity, labels, topk):
+    """One row at a time; the own label where no other column is left."""
+    found = []
+    for row, label in zip(similarity, labels, strict=True):
+        others = [c for c in np.argsort(-row, kind="stable") if c != label]
+        found.append((others + [label] * topk)[:topk])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("topk", [1, 2, 3, 5])
+@pytest.mark.parametrize("clusters", [1, 2, 3, 4, 9])
+def test_nearest_others(clusters, topk):
+    generator = np.random.default_rng(clusters)
+    similarity = generator.standard_normal((30, clusters)).astype(np.float32).round(1)  # ties
+    given = similarity.copy()
+    labels = generator.integers(0, clusters, 30)
+    tensor = paddle.to_tensor(similarity)
+    ours = nearest_others(tensor, labels, topk).numpy()
+    np.testing.assert_array_equal(ours, slow_neighbors(similarity, labels, topk))
+    np.testing.assert_array_equal(tensor.numpy(), given)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "topk", "case"),
+    [(7, 1, ""), (7, 3, ""), (2, 3, ""), (1, 2, ""), (6, 2, "twins"), (5, 2, "zero"), (5, 1, "t0")],
+)
+def test_logits_and_gradient_as_by_explicit_supports(unit_rows, clusters, topk, case):
+    """The shared products against one product per row, with gradients by Paddle."""
+    generator = np.random.default_rng(topk)
+    prototypes, rows = unit_rows(generator, clusters, 9), unit_rows(generator, 12, 9)
+    if case == "twins":
+        prototypes[1::2] = prototypes[::2]
+        rows[6:] = rows[:6]
+    if case == "zero":
+        rows[3] = 0
+    labels = np.arange(12) % clusters
+    head = make_head(prototypes, topk=topk)
+    head.start_epoch(1 if case == "t0" else 6, 1, 10)
+    memory = paddle.to_tensor(prototypes)
+    weights = paddle.to_tensor(generator.standard_normal((12 * (1 + topk), clusters)), "float32")
+    ours, theirs = (paddle.to_tensor(rows, stop_gradient=False) for _ in range(2))
+
+    unit = paddle.nn.functional.normalize(theirs, axis=1, epsilon=1e-12)
+    supports = generate_support_samples(unit, paddle.to_tensor(labels), memory, head.degree, topk)[
+        0
+    ]
+    wanted = paddle.matmul(paddle.concat([unit, supports]), memory, transpose_y=True) / 0.05
+    output = head(ours, paddle.to_tensor(labels))
+    np.testing.assert_allclose(output["supports"].numpy(), supports.numpy(), atol=1e-6)
+    np.testing.assert_allclose(output["logits"].numpy(), wanted.numpy(), atol=2e-5)
+    (wanted * weights).sum().backward()
+    (output["logits"] * weights).sum().backward()
+    real = np.linalg.norm(rows, axis=1) > 0
+    scale = np.abs(theirs.grad.numpy()[real]).max()
+    np.testing.assert_allclose(
+        ours.grad.numpy()[real], theirs.grad.numpy()[real], atol=1e-5 * scale
+    )
+    assert np.isfinite(ours.grad.numpy()).all()
 
 
 def test_memory_changes_in_the_backward_pass_only(unit_rows):

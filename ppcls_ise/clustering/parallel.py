@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work on all cores: numpy, scipy's sparse products and BLAS release the interpreter lock."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from ppcls_ise.threads import core_count
+
+# Called as progress(stage, done, total) by the thread that asked for the work.
+Progress = Callable[[str, int, int], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ordered_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """``function(item)`` of every item, in the order of the items, computed by a thread per core.
+
+    BLAS gets one thread per call meanwhile, so that a result never depends on the number of cores.
+    Few items are in flight at a time: results that nobody keeps take no memory, and ``items`` may
+    be made on the way. Whoever asks for the results draws the items, too, in its own thread.
+
+    Args:
+        function: must not depend on the order in which items are computed.
+        items: as many as there are; a handful of numpy calls each make the threads worth it.
+    """
+    workers = core_count()
+    source = iter(items)
+    pending: deque[Future[Result]] = deque()
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        try:
+            pending.extend(pool.submit(function, item) for item in islice(source, 2 * workers))
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(function, item) for item in islice(source, 1))
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def spans(count: int, step: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive blocks of ``step`` of ``count`` rows."""
+    for start in range(0, count, step):
+        yield start, min(start + step, count)
+
+
+def map_rows(
+    function: Callable[[tuple[int, int]], Result],
+    count: int,
+    step: int,
+    stage: str = "",
+    progress: Progress | None = None,
+) -> Iterator[Result]:
+    """``function((start, stop))`` of all :func:`spans`, computed by :func:`ordered_map`."""
+    for done, result in enumerate(ordered_map(function, spans(count, step)), 1):
+        yield result
+        if progress is not None:
+            progress(stage, min(done * step, count), count)
+
+
+def stack_rows(blocks: Iterable[sparse.csr_matrix], columns: int) -> sparse.csr_matrix:
+    """Blocks of rows, one below the other, without ever holding all blocks and the result."""
+    data: list[np.ndarray] = []
+    indices: list[np.ndarray] = []
+    starts = [np.zeros(1, dtype=np.int64)]
+    for block in blocks:
+        starts.append(starts[-1][-1] + block.indptr[1:].astype(np.int64))
+        for whole, part in ((data, block.data), (indices, block.indices)):
+            if not whole:
+                whole.append(np.empty(0, dtype=part.dtype))
+            before = len(whole[0])
+            # Grows in place; large arrays are not even copied.
+            whole[0].resize(before + len(part), refcheck=False)
+            whole[0][before:] = part
+    indptr = np.concatenate(starts)
+    if not data:
+        return sparse.csr_matrix((0, columns), dtype=np.float32)
+    return sparse.csr_matrix((data[0], indices[0], indptr), shape=(len(indptr) - 1, columns))
+
+
+def equal_work(work: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive blocks of rows of at most ``most`` work, or of one row.
+
+    Args:
+        work: [rows + 1] ascending, the work of all rows before each row.
+        most: work per block.
+    """
+    start, count = 0, len(work) - 1
+    while start < count:
+        stop = int(np.searchsorted(work, work[start] + most, side="right")) - 1
+        stop = min(max(stop, start + 1), count)
+        yield start, stop
+        start = stop
