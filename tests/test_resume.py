@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -331,6 +332,45 @@ def test_a_killed_run_leaves_no_worker_behind(lite_set, tmp_path):
         assert line, heard
     run.kill()
     run.communicate(timeout=60)  # ends when nobody holds the pipe, so when the workers are gone
+
+
+def launched(overrides: list[str], log: Path) -> subprocess.Popen:
+    """Two processes of the training tool (CPU, gloo)."""
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node=2"]
+    command += ["--backend=gloo", f"--log_dir={log}", str(REPOSITORY / "tools" / "train.py")]
+    command += ["-c", str(SYNTHETIC), *options([*overrides, "Global.print_batch_step=1"])]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for(words: str, log: Path, run: subprocess.Popen) -> None:
+    while not log.exists() or words not in log.read_text():
+        time.sleep(0.1)
+        assert run.poll() is None or words in log.read_text(), log.read_text()[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on_and_end_when_one_dies(lite_set, tmp_path):
+    more = {"DataLoader__Train__sampler__batch_size": 8, "DataLoader__Train__sampler__iters": 25}
+    more |= {"Global__epochs": 1, "Global__save_step_interval": 0, "Arch__bn_group_size": 8}
+    runs = [overrides_of(lite_set, tmp_path / name, **more) for name in "ab"]
+    assert launched(runs[0], tmp_path / "log_a").wait(timeout=200) == 0
+    run = launched(runs[1], tmp_path / "log_b")
+    wait_for("Iter: 3/", tmp_path / "log_b" / "workerlog.0", run)
+    run.send_signal(signal.SIGTERM)  # the launcher just dies, its processes notice
+    run.wait(timeout=100)
+    deadline = time.monotonic() + 100
+    while not states(tmp_path / "b") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert read_state_file(states(tmp_path / "b")[0])["step"] % 10 == 0
+    runs[1].append(latest(tmp_path / "b"))
+    assert launched(runs[1], tmp_path / "log_c").wait(timeout=200) == 0
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+
+    run = launched(runs[0], tmp_path / "log_d")
+    wait_for("Iter: 3/", tmp_path / "log_d" / "workerlog.0", run)
+    found = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True)
+    os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
+    assert run.wait(timeout=100) != 0
 
 
 # -- divergence ------------------------------------------------------------------------------------

@@ -189,6 +189,7 @@ def killed_at_line(number: int, work) -> bool:
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 def test_a_state_is_whole_wherever_its_writer_is_killed(tmp_path):
     seen = set()
     for line in range(1000):
@@ -214,6 +215,7 @@ def test_a_state_is_whole_wherever_its_writer_is_killed(tmp_path):
     assert len(seen) == 3 and line > 30
 
 
+@pytest.mark.slow
 def test_published_files_are_whole_wherever_their_writer_is_killed(tmp_path):
     names = ("latest.pdopt", "latest.pdparams")
     problems = set()
