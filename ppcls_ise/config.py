@@ -3,6 +3,7 @@
 
 import argparse
 import ast
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import yaml
 
 from ppcls_ise import plugin
 from ppcls_ise.config_check import check_config, loaders_of
-from ppcls_ise.errors import ConfigError
+from ppcls_ise.errors import ConfigError, shown
 
+_LITERALS = (ast.Constant, ast.UnaryOp, ast.List, ast.Tuple, ast.Dict, ast.Set)
+_PLAIN = (str, int, float, bool, type(None))
 _WORDS = {
     **dict.fromkeys(("true", "yes", "on"), True),
     **dict.fromkeys(("false", "no", "off"), False),
@@ -59,8 +62,8 @@ def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: An
         raise ConfigError(f"there is no config file {path} (-c)")
     try:
         config = plugin.parse_config(path)
-    except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path} is no YAML file of sections: {error}") from error
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{shown(path)} is no YAML file of sections: {error}") from error
     for option in overrides:
         key, equals, value = option.partition("=")
         if not equals or not key:
@@ -73,16 +76,45 @@ def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: An
 
 
 def parse_value(text: str) -> Any:
-    """The value of an override: a Python or YAML literal, otherwise the text itself.
+    """The value of an override: a literal, otherwise the text itself. Nothing is evaluated.
 
-    ``true``, ``null`` and the like mean what they say in either spelling.
+    Literals are numbers, quoted texts, lists ``[…]``, tuples, dictionaries ``{…}``, and ``true``,
+    ``null`` and the like in Python's or YAML's spelling. Inside of lists and dictionaries other
+    plain words are texts: ``{name: SGD, nesterov: true}``.
+
+    Raises:
+        ConfigError: it has the brackets of a list or dictionary, but is none.
     """
     if text.strip().lower() in _WORDS:
         return _WORDS[text.strip().lower()]
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the parser, about texts that are no literals
+            tree = ast.parse(text.strip(), mode="eval")
+        if isinstance(tree.body, _LITERALS):
+            return ast.literal_eval(_Words().visit(tree))
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
+        if text.strip()[:1] + text.strip()[-1:] in ("[]", "{}"):
+            raise ConfigError(
+                f"-o …={shown(text[:80])}: this is no list or dictionary of "
+                "literals; put texts in it in quotes"
+            ) from error
+    return text
+
+
+class _Words(ast.NodeTransformer):
+    """Words inside of a list or dictionary, as constants."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.copy_location(ast.Constant(_WORDS.get(node.id.lower(), node.id)), node)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if not isinstance(node.value, _PLAIN):
+            raise ValueError("a configuration has no such values")
+        return node
+
+    def visit_Set(self, node: ast.Set) -> ast.AST:
+        raise ValueError("a configuration has no sets")
 
 
 def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
@@ -90,7 +122,7 @@ def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
     for position, key in enumerate(keys):
         last = position == len(keys) - 1
         if isinstance(node, list):
-            if not key.isdigit() or int(key) >= len(node):
+            if not key.isdecimal() or int(key) >= len(node):
                 raise ConfigError(
                     f"-o {option}: {'.'.join(keys[:position])} is a list of {len(node)} entries, "
                     f"'{key}' is not one of 0..{len(node) - 1}"
@@ -105,7 +137,7 @@ def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
                 f"-o {option}: {'.'.join(keys[:position])} is {node!r}, it has no key '{key}'"
             )
         if last:
-            node[place] = value
+            node[place] = plugin.attribute_dict(value) if isinstance(value, dict) else value
         else:
             node = node[place]
 

@@ -3,14 +3,18 @@
 
 import difflib
 import inspect
+import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 
 from ppcls_ise import plugin
 from ppcls_ise.callbacks.clustering import ClusteringCallback
+from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError
 
 _SECTIONS = "Global AMP Arch Loss Optimizer DataLoader Metric Clustering profiler_options".split()
@@ -38,7 +42,10 @@ _KINDS = {
     "float": (int | float, "a number"),
     "str": (str, "a text"),
     "bool": (bool, "True or False"),
+    "None": (type(None), "null"),
+    "numbers": (list | tuple, "a list of whole numbers"),
 }
+_HARMLESS = re.compile(r"[\w ./+-]*", re.ASCII)
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 _PATHS = ("output_dir", "image_root", "pretrained_model", "checkpoints", "save_inference_dir")
 # Necks and heads that PaddleClas has itself.
@@ -68,6 +75,7 @@ def check_config(config: Any) -> None:
     _check_optimizer(config.get("Optimizer") or {})
     clustering = config.get("Clustering") or {}
     _known(clustering, _parameters(ClusteringCallback), "Clustering")
+    _check_types(clustering, ClusteringCallback, "Clustering")
     _check_transforms(clustering.get("transform_ops"), "Clustering")
 
 
@@ -102,6 +110,9 @@ def _check_global(options: Any) -> None:
     for key in ("eval_during_train", "use_visualdl"):
         if not isinstance(options[key], bool):
             raise ConfigError(f"Global.{key} has to be True or False, got {options[key]!r}")
+    shape = options.get("image_shape", [3, 1, 1])
+    if not isinstance(shape, list) or len(shape) != 3 or any(type(n) is not int for n in shape):
+        raise ConfigError(f"Global.image_shape has to be [3, height, width], got {shape!r}")
     if options["eval_mode"] != "retrieval":
         raise ConfigError(f"Global.eval_mode has to be retrieval, not {options['eval_mode']!r}")
     if options["device"] == "gpu" and not paddle.is_compiled_with_cuda():
@@ -136,6 +147,10 @@ def _check_arch(arch: Any) -> None:
     if factory is None:
         raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
     _known(backbone, [*_BACKBONE, *_parameters(factory)], "Arch.Backbone")
+    rest = {key: value for key, value in backbone.items() if key != "pretrained"}
+    _check_types(rest, factory, "Arch.Backbone")
+    if factory.__module__.startswith("ppcls."):
+        _refuse_expressions(backbone, "Arch.Backbone")
     for part in ("BackboneStopLayer", "Neck", "Head"):
         if part in arch and not arch[part]:
             del arch[part]  # PaddleClas takes the key for the thing
@@ -143,12 +158,15 @@ def _check_arch(arch: Any) -> None:
         if part not in arch:
             continue
         by_name = {cls.__name__: cls for cls in classes}
-        name = arch[part].get("name")
+        _known(arch[part], arch[part], f"Arch.{part}")
+        name = str(arch[part].get("name"))
         if name in by_name:
             _known(arch[part], ["name", *_parameters(by_name[name])], f"Arch.{part}")
             _check_types(arch[part], by_name[name], f"Arch.{part}")
         elif name not in _GEARS:
             raise ConfigError(f"Arch.{part}.name: {_unknown(name, [*by_name, *_GEARS])}")
+        else:
+            _refuse_expressions(arch[part], f"Arch.{part}")
 
 
 def loaders_of(section: Any) -> list[tuple[str, Any]]:
@@ -173,6 +191,11 @@ def _check_loaders(section: Any) -> None:
             )
         if not isinstance(part.get("dataset"), dict) or not isinstance(part.get("sampler"), dict):
             raise ConfigError(f"{path} needs a dataset and a sampler")
+        batch_size = part["sampler"].get("batch_size")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ConfigError(
+                f"{path}.sampler.batch_size has to be a whole number >= 1, got {batch_size!r}"
+            )
         if path != "DataLoader.Train" and part["sampler"].get("drop_last"):
             raise ConfigError(
                 f"{path}.sampler.drop_last has to be False: an evaluation counts every image"
@@ -186,21 +209,45 @@ def _check_loaders(section: Any) -> None:
 def _check_transforms(ops: Any, path: str) -> None:
     if not isinstance(ops or [], list):
         raise ConfigError(f"{path}.transform_ops has to be a list, got {ops!r}")
+    image = np.zeros((256, 128, 3), np.uint8)
     for i, op in enumerate(ops or []):
         _check_entry(op, "transform", f"{path}.transform_ops.{i}")
+        try:
+            with seeded_generators(0):
+                (function,) = plugin.build_transforms([op])
+                image = function(image)
+        except Exception as error:  # PaddleClas's operators do not check what they are given
+            reason = error if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{path}.transform_ops.{i} ({op}) cannot work: {reason}") from error
 
 
 def _check_optimizer(options: Any) -> None:
     if not options:
         return
+    _known(options, options, "Optimizer")
     _check_named(options, "optimizer", "Optimizer", extra=("lr", "regularizer", "clip_norm"))
-    _known(options.get("regularizer") or {}, ["name", "coeff"], "Optimizer.regularizer")
-    if isinstance(options.get("lr"), dict):
-        _check_named(options["lr"], "lr", "Optimizer.lr", extra=("by_epoch",))
-        for key in ("learning_rate", "gamma", "step_size"):
-            if not isinstance(options["lr"].get(key, 1.0), int | float):
+    for key in ("regularizer", "lr"):
+        if options.get(key) is not None:
+            _known(options[key], options[key] or {}, f"Optimizer.{key}")
+    regularizer = options.get("regularizer") or {}
+    _known(regularizer, ["name", "coeff"], "Optimizer.regularizer")
+    _check_value(regularizer.get("coeff", 0.0), ["float"], "Optimizer.regularizer.coeff")
+    if regularizer and regularizer.get("name") not in ("L1", "L2"):
+        raise ConfigError("Optimizer.regularizer.name has to be L1 or L2")
+    schedule = options.get("lr") or {}
+    _check_named(schedule, "lr", "Optimizer.lr", extra=("by_epoch",))
+    for key, kind, least, most in (
+        ("learning_rate", "float", 0, math.inf),
+        ("gamma", "float", 0, 1),
+        ("step_size", "int", 1, math.inf),
+        ("warmup_epoch", "float", 0, math.inf),
+    ):
+        if key in schedule:
+            _check_value(schedule[key], [kind], f"Optimizer.lr.{key}")
+            if not least <= schedule[key] <= most or (key == "gamma" and schedule[key] == 1):
                 raise ConfigError(
-                    f"Optimizer.lr.{key} has to be a number, got {options['lr'][key]!r}"
+                    f"Optimizer.lr.{key} is out of its range, got {schedule[key]!r} "
+                    f"({least} to {most}{', excluded' if key == 'gamma' else ''})"
                 )
 
 
@@ -211,6 +258,9 @@ def _check_list(section: Any, kind: str, path: str, *, extra: Iterable[str] = ()
             raise ConfigError(f"{path}.{name} has to be a list, got {entries!r}")
         for i, entry in enumerate(entries or []):
             _check_entry(entry, kind, f"{path}.{name}.{i}", extra=extra)
+            for cls, options in entry.items():
+                weight = (options or {}).get("weight", 1.0)
+                _check_value(weight, ["float"], f"{path}.{name}.{i}.{cls}.weight")
     if kind == "loss" and section and len(section.get("Train") or []) == 1:
         (only,) = section["Train"][0].values()
         if only.get("weight", 1.0) != 1.0:
@@ -224,32 +274,77 @@ def _check_entry(entry: Any, kind: str, path: str, *, extra: Iterable[str] = ())
     if not isinstance(entry, dict) or len(entry) != 1:
         raise ConfigError(f"{path} has to be one name with its options, got {entry!r}")
     ((name, options),) = entry.items()
+    _known({} if options is None else options, options or {}, f"{path}.{name}")
     _check_named({"name": name, **(options or {})}, kind, f"{path}.{name}", extra=extra)
 
 
 def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
     if "name" not in options:
+        if options:
+            raise ConfigError(f"{path} needs a name")
         return
     cls = plugin.lookup(kind, str(options["name"]))
     if cls is None:
         known = [name for name in plugin.names(kind) if name[:1].isupper()]
         raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
     _known(options, ["name", *extra, *_parameters(cls)], path)
-    if cls.__module__.startswith("ppcls_ise."):
-        _check_types(options, cls, path)
+    _check_types(options, cls, path)
+    if cls.__module__.startswith("ppcls.") and kind not in ("dataset", "sampler"):
+        _refuse_expressions(options, path)
 
 
-def _check_types(options: Any, cls: Any, path: str) -> None:
-    """Hold the options of one of the plugin's classes against its annotations."""
-    parameters = inspect.signature(cls.__init__).parameters
+def _refuse_expressions(value: Any, path: str) -> None:
+    """Refuse texts that could do something where PaddleClas evaluates them, which it does with
+    some options (``NormalizeImage.scale: 1.0/255.0``). Without brackets nothing is called."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_expressions(str(key), f"{path}.{key}")
+            if key != "pretrained":  # a path or an address, never evaluated
+                _refuse_expressions(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _refuse_expressions(item, f"{path}.{i}")
+    elif isinstance(value, str) and not _HARMLESS.fullmatch(value):
+        raise ConfigError(
+            f"{path} has to be a word, a number or a fraction, got {value!r}: PaddleClas could "
+            "execute it"
+        )
+
+
+def _check_types(options: Any, function: Any, path: str) -> None:
+    """Hold options against the annotations of what takes them or, as PaddleClas has none, against
+    the kind of the default."""
+    parameters = inspect.signature(function).parameters
     for key, value in options.items():
-        annotation = parameters[key].annotation if key in parameters else None
-        kind = getattr(annotation, "__name__", annotation)
-        if kind not in _KINDS:
+        if key not in parameters:
             continue
-        types, words = _KINDS[kind]
-        if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
-            raise ConfigError(f"{path}.{key} has to be {words}, got {value!r}")
+        annotation, default = parameters[key].annotation, parameters[key].default
+        if annotation is not inspect.Parameter.empty:
+            text = annotation.__name__ if inspect.isclass(annotation) else str(annotation)
+            kinds = ["numbers" if "[int" in kind else kind for kind in text.split(" | ")]
+        elif isinstance(default, bool):
+            kinds = ["bool", "None"]
+        elif isinstance(default, int | float):
+            kinds = ["float", "None"]
+        else:
+            continue
+        _check_value(value, kinds, f"{path}.{key}")
+
+
+def _check_value(value: Any, kinds: list[str], path: str) -> None:
+    if not set(kinds) <= set(_KINDS):
+        return
+    fits = any(
+        isinstance(value, _KINDS[kind][0]) and (kind == "bool" or not isinstance(value, bool))
+        for kind in kinds
+    )
+    if isinstance(value, list | tuple) and any(type(number) is not int for number in value):
+        fits = False
+    if not fits:
+        words = " or ".join(_KINDS[kind][1] for kind in kinds)
+        raise ConfigError(f"{path} has to be {words}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path} has to be finite, got {value!r}")
 
 
 def _unknown(name: Any, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from ppcls_ise.checkpoints import Checkpoints
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.features import Features, extract, require_readable
-from ppcls_ise.files import replacing
+from ppcls_ise.files import replacing, require_writable
 from ppcls_ise.heads import HEADS, MemoryHead
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
@@ -245,6 +245,7 @@ class UnsupervisedEngine(Engine):
             ("query", self.query_dataloader),
             ("gallery", self.gallery_dataloader),
         ):
+            loader.dataset.require_unchanged()
             features = self.extract(loader, title=f"{title} features")
             require_readable(features, loader.dataset, title=title)
             sides.append((features.values, loader.dataset.pids, loader.dataset.camids))
@@ -282,5 +283,6 @@ def _prepare(config: Any, mode: str) -> None:
             raise ConfigError("evaluation needs DataLoader.Eval.Query and DataLoader.Eval.Gallery")
         if not (config.get("Metric") or {}).get("Eval"):
             raise ConfigError("evaluation needs Metric.Eval, see configs/")
+    require_writable(options["output_dir"], "Global.output_dir")
     if plugin.output_folder_lacks_arch_name():
         options["output_dir"] = os.path.join(options["output_dir"], config["Arch"]["name"])

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors whose message is meant for the user: what was found, which rule failed, what to change."""
 
+import os
+
 
 class ReIDError(Exception):
     """Base of all errors that the command-line tools print without a traceback."""
@@ -24,3 +26,10 @@ class DivergenceError(DataError):
 
 class ExportError(ReIDError, RuntimeError):
     """A network that Paddle cannot turn into a static graph."""
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path for messages and lists, on one line: what cannot be printed (line breaks, control
+    characters, bytes that are no text) appears as an escape such as ``\\n`` or ``\\udcff``."""
+    text = os.fspath(path)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -18,6 +18,7 @@ from ppcls_ise.config import get_config
 from ppcls_ise.data.images import ImageReadError, read_image
 from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.inference_file import InferenceFile
+from ppcls_ise.onnx_model import OnnxModel, require_packages
 from ppcls_ise.preprocessing import Preprocessing, evaluation_transforms
 from ppcls_ise.static_model import StaticModel, save_static_model
 from ppcls_ise.threads import core_count
@@ -54,6 +55,7 @@ class Extractor:
         config: the YAML file that the weights were trained with.
         overrides: ``key=value`` for it, as after ``-o``.
         batch_size: images per run of the network.
+        use_onnx: run the folder's ``inference.onnx`` by onnxruntime, in fp32 on a CPU.
         device, threads, precision, use_mkldnn, use_tensorrt: see `StaticModel`.
 
     Attributes:
@@ -73,6 +75,7 @@ class Extractor:
         overrides: Iterable[str] = (),
         batch_size: int = 64,
         device: str = "cpu",
+        use_onnx: bool = False,
         **options: Any,
     ) -> None:
         ppcls_ise.register()
@@ -83,6 +86,11 @@ class Extractor:
             raise ConfigError(f"threads have to be a whole number >= 1, got {threads!r}")
         self.batch_size = batch_size
         options["device"] = device
+        if use_onnx and (config is not None or device != "cpu"):
+            raise ConfigError(
+                "ONNX is for a CPU and an exported model: give a folder of tools/export_model.py "
+                "--onnx and no config (-c), and set device to cpu"
+            )
         if config is not None:
             self._from_checkpoint(model, str(config), list(overrides), options)
         elif model is None or not Path(model).is_dir():
@@ -91,7 +99,7 @@ class Extractor:
                 "give the weights' config file too (-c, or Extractor(..., config=...))"
             )
         else:
-            self._from_folder(Path(model), options)
+            self._from_folder(Path(model), options, use_onnx)
 
     def __call__(
         self, images: Image | Iterable[Image], *, progress: Callable[[int, int], None] | None = None
@@ -145,7 +153,7 @@ class Extractor:
             raise DataError(f"{len(bad)} features are not finite: {names}. The weights diverged.")
         return Extraction(features, np.array(kept, np.int64), errors)
 
-    def _from_folder(self, folder: Path, options: dict[str, Any]) -> None:
+    def _from_folder(self, folder: Path, options: dict[str, Any], use_onnx: bool) -> None:
         described = InferenceFile.read(folder)
         if not (folder / "inference.pdmodel").is_file() and paddle.__version__.startswith("2."):
             raise ConfigError(
@@ -160,7 +168,7 @@ class Extractor:
             )
         self.fingerprint, self.dimension = described.fingerprint, described.dimension
         self.normalized = described.normalized
-        self._network = StaticModel(folder, **options)
+        self._network = _onnx(folder) if use_onnx else StaticModel(folder, **options)
 
     def _from_checkpoint(
         self, weights: Any, config_path: str, overrides: list[str], options: dict[str, Any]
@@ -207,6 +215,13 @@ class Extractor:
             return self._preprocessing(read_image(image))
         except ImageReadError as error:
             return error
+
+
+def _onnx(folder: Path) -> OnnxModel:
+    require_packages()
+    if not (path := folder / "inference.onnx").is_file():
+        raise ConfigError(f"there is no {path}: export with tools/export_model.py --onnx")
+    return OnnxModel(path)
 
 
 def _name(image: Image, index: int) -> str:

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are either the old one or the new one, whole, whatever happens meanwhile."""
 
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ppcls_ise.errors import ConfigError, shown
 
 
 @contextmanager
@@ -26,6 +30,32 @@ def replacing(path: str | Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def require_writable(folder: str | Path, key: str) -> None:
+    """Make ``folder``, and make sure that files can be written there.
+
+    Raises:
+        ConfigError: they cannot; names ``key``, which sets the folder.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: nothing can be written into {shown(folder)} ({error.strerror}). Choose "
+            "another folder, or change its permissions"
+        ) from error
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def flush(path: Path) -> None:

@@ -23,6 +23,7 @@ _KEYS: dict[str, tuple[str, type, Callable[[Any], Any]]] = {
     "enable_mkldnn": ("mkldnn", bool, bool),
     "use_tensorrt": ("tensorrt", bool, bool),
     "use_fp16": ("precision", bool, lambda on: "fp16" if on else "fp32"),
+    "use_onnx": ("onnx", bool, bool),
     "enable_benchmark": ("benchmark", bool, bool),
     "benchmark": ("benchmark", bool, bool),
 }
@@ -51,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-mkldnn", dest="mkldnn", action="store_false", default=None, help="without oneDNN"
     )
     parser.add_argument("--tensorrt", action="store_true", default=None, help="with TensorRT")
+    parser.add_argument(
+        "--onnx", action="store_true", default=None, help="run inference.onnx by onnxruntime"
+    )
 
 
 def read_overrides(args: argparse.Namespace) -> None:
@@ -95,6 +99,7 @@ def make_extractor(args: argparse.Namespace) -> Extractor:
         "precision": args.precision,
         "use_mkldnn": args.mkldnn,
         "use_tensorrt": args.tensorrt,
+        "use_onnx": args.onnx,
     }
     return Extractor(
         args.model,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ppcls_ise.data.images import read_image
 from ppcls_ise.files import replacing
 from ppcls_ise.metrics import Side
 
@@ -69,6 +70,6 @@ def ranked_lists(
 
 def _framed(path: str, color: tuple[int, int, int]) -> Image.Image:
     frame = Image.new("RGB", (_WIDTH + 2 * _BORDER, _HEIGHT + 2 * _BORDER), color)
-    with Image.open(path) as image:
-        frame.paste(image.convert("RGB").resize((_WIDTH, _HEIGHT)), (_BORDER, _BORDER))
+    image = Image.fromarray(read_image(path))
+    frame.paste(image.resize((_WIDTH, _HEIGHT)), (_BORDER, _BORDER))
     return frame

@@ -181,6 +181,7 @@ def register() -> None:
             setattr(module, cls.__name__, cls)
     _open_gear_list({cls.__name__: cls for cls in [*necks.NECKS, *heads.HEADS]})
     repair_step_log()
+    _load_plain_data_only()
     logger().addFilter(_drop_card_count_warning)
 
 
@@ -211,6 +212,25 @@ def _open_gear_list(gears: dict[str, type]) -> None:
     arch.build_gear = build_gear
 
 
+def _load_plain_data_only() -> None:
+    """Take ``paddle.load``, which runs what a file says, out of the modules that load weights, and
+    the download without a checksum."""
+    from ppcls_ise.plain_load import PaddleWithoutUnpickling, checked_download
+
+    modules = ["ppcls.utils.save_load"]
+    if importlib.util.find_spec("ppcls.arch.backbone.model_zoo.cae"):  # develop
+        modules.append("ppcls.arch.backbone.model_zoo.cae")
+    for name in modules:
+        module: Any = load(name)
+        module.paddle = PaddleWithoutUnpickling()
+        module.get_weights_path_from_url = checked_download
+
+
+def weights_home() -> str:
+    """The folder where PaddleClas keeps downloaded weights."""
+    return load("ppcls.utils.download").WEIGHTS_HOME
+
+
 # ---------------------------------------------------------------------------------------------
 # What the rest of the plugin uses of PaddleClas
 
@@ -236,8 +256,11 @@ def parse_config(path: str) -> Any:
 
 
 def attribute_dict(values: dict[str, Any]) -> Any:
-    """``values`` as PaddleClas's ``AttrDict`` (keys readable as attributes)."""
-    return load("ppcls.utils.config").AttrDict(values)
+    """``values``, and what is nested in it, as PaddleClas's ``AttrDict`` (keys readable as
+    attributes)."""
+    return load("ppcls.utils.config").AttrDict(
+        {k: attribute_dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    )
 
 
 _TABLES = {
@@ -258,7 +281,8 @@ def lookup(kind: str, name: str) -> Any:
     Args:
         kind: one of dataset, sampler, transform, backbone, loss, metric, optimizer, lr.
     """
-    return getattr(load(_TABLES[kind]), name, None)
+    found = getattr(load(_TABLES[kind]), name, None)
+    return found if inspect.isclass(found) or inspect.isfunction(found) else None
 
 
 def names(kind: str) -> list[str]:

@@ -9,7 +9,6 @@ download pins the file.
 """
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from ppcls_ise import plugin
 from ppcls_ise.download import download
 from ppcls_ise.errors import WeightsError
+from ppcls_ise.files import sha256_of
 
 CACHE_VARIABLE = "PPCLS_ISE_CACHE"
 
@@ -57,20 +57,35 @@ def released_file(name: str, *, check: Callable[[Path], None]) -> Path:
         WeightsError: the download failed, or the file is not what it has to be; says what to do.
     """
     released = RELEASED[name]
-    target = cache_folder() / released.url.rsplit("/", 1)[-1]
+    return downloaded_file(released.url, folder=cache_folder(), check=check, sha256=released.sha256)
+
+
+def downloaded_file(
+    url: str, *, folder: Path, check: Callable[[Path], None], sha256: str | None = None
+) -> Path:
+    """The file behind ``url``, kept in ``folder``; see the module on what is checked when.
+
+    Args:
+        check: raises WeightsError for a file that is not the wanted one.
+        sha256: what the file has to have; without it, the note beside the file counts.
+
+    Raises:
+        WeightsError: see `released_file`.
+    """
+    target = folder / url.rsplit("/", 1)[-1]
     try:
         with _only_process(target.with_name(f"{target.name}.lock")):
             note = target.with_name(f"{target.name}.sha256")
-            expected = released.sha256 or _read_note(note)
+            expected = sha256 or _read_note(note)
             if not target.is_file():
-                plugin.logger().info(f"downloading {name} from {released.url} to {target}")
-                download(released.url, target, check=lambda part: _verify(part, expected, check))
+                plugin.logger().info(f"downloading {url} to {target}")
+                download(url, target, check=lambda part: _verify(part, expected, check))
             elif note.is_file():
                 _verify(target, expected, None)
             else:
                 _verify(target, expected, check)  # put there by hand
             if not note.is_file():
-                note.write_text(f"{_sha256(target)}  {target.name}\n", encoding="ascii")
+                note.write_text(f"{sha256_of(target)}  {target.name}\n", encoding="ascii")
     except OSError as error:
         raise WeightsError(
             f"the folder for downloaded weights cannot be used ({error}). Set {CACHE_VARIABLE} to "
@@ -80,7 +95,7 @@ def released_file(name: str, *, check: Callable[[Path], None]) -> Path:
 
 
 def _verify(path: Path, expected: str | None, check: Callable[[Path], None] | None) -> None:
-    if expected and (found := _sha256(path)) != expected:
+    if expected and (found := sha256_of(path)) != expected:
         raise WeightsError(
             f"{path} has the SHA-256 {found} instead of {expected}. It is damaged, or another "
             "file than before: delete it, and its .sha256 if the new one is wanted."
@@ -96,14 +111,6 @@ def _read_note(note: Path) -> str | None:
     if not words or len(words[0]) != 64 or set(words[0].lower()) - set("0123456789abcdef"):
         raise WeightsError(f"{note} does not begin with a SHA-256: put it right, or delete it")
     return words[0].lower()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ name. PaddleClas's own files get a list of checksums beside them (``latest.sha25
 ``sha256sum -c``).
 """
 
-import hashlib
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ise.errors import WeightsError
-from ppcls_ise.files import flush, replacing
+from ppcls_ise.files import flush, replacing, sha256_of
 
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.npz")
 _TREE = "tree"
@@ -41,15 +40,6 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class StateFolder:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib  # noqa: F401
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,22 @@ def lite_set(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("lite") / "set"
     make_synthetic(out, 0, num_train_ids=10, num_test_ids=6, images_per_id=8, height=48, width=24)
     return out
+
+
+@contextmanager
+def without_rights():
+    """As somebody who may not read everything, where the tests run as root."""
+    if os.geteuid():
+        yield
+        return
+    try:
+        os.seteuid(65534)
+    except OSError:
+        pytest.skip("root cannot become somebody else here")
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 SYNTHETIC = REPOSITORY / "configs" / "ISE_synthetic.yaml"

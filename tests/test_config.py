@@ -9,6 +9,7 @@ from tests.conftest import REPOSITORY, SYNTHETIC
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 CPU = ["Global.device=cpu"]
+NESTED = {"name": "SGD", "nesterov": True, "a": [{"b": None}]}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,6 +44,19 @@ def test_every_config_is_known_key_by_key(path):
         ("a=b", "a=b"),
         ("all", "all"),
         ("10-2", "10-2"),
+        ("-1e-3", -1e-3),
+        (" 7 ", 7),
+        ("007", "007"),
+        ("1+2j", "1+2j"),
+        ("...", "..."),
+        ("b'x'", "b'x'"),
+        ("'10'", "10"),
+        ('"a, b: c"', "a, b: c"),
+        ("/data/a,b:c=d", "/data/a,b:c=d"),
+        ("[true, null, 1e-3, x]", [True, None, 1e-3, "x"]),
+        ("{name: SGD, nesterov: true, 'a': [{'b': None}]}", NESTED),
+        ("f'{1}'", "f'{1}'"),
+        ("lambda: 1", "lambda: 1"),
         ("__import__('os').getcwd()", "__import__('os').getcwd()"),
         ("", ""),
     ],
@@ -50,6 +64,33 @@ def test_every_config_is_known_key_by_key(path):
 def test_override_values_are_literals(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
+
+
+@pytest.mark.parametrize("text", ["[a-b]", "{1, 2}", "[f(1)]", "{x: __import__('os')}", "[*a]"])
+def test_brackets_that_hold_no_literals_are_refused(text):
+    with pytest.raises(ConfigError, match="no list or dictionary of literals"):
+        parse_value(text)
+
+
+EVALUATED = "DataLoader.Train.dataset.transform_ops.3.NormalizeImage.scale"
+
+
+@pytest.mark.parametrize("text", ["__import__('os').getcwd()", "exit()", "9**9", "[1][0]"])
+def test_texts_that_paddleclas_would_evaluate_are_refused(text):
+    """Its NormalizeImage hands a text to eval."""
+    config = yaml.safe_load(SYNTHETIC.read_text())
+    ops = config["DataLoader"]["Train"]["dataset"]["transform_ops"]
+    assert "NormalizeImage" in ops[3], "the path above is of another operator"
+    with pytest.raises(ConfigError, match="NormalizeImage.scale"):
+        get_config(str(SYNTHETIC), [f"{EVALUATED}={text}"])
+    assert get_config(str(SYNTHETIC), [f"{EVALUATED}=1.0/255.0"])
+
+
+def test_a_dictionary_is_a_section():
+    config = get_config(
+        str(SYNTHETIC), ["Optimizer.lr={name: Step, learning_rate: 1e-3, gamma: .1, step_size: 3}"]
+    )
+    assert config.Optimizer.lr.learning_rate == 1e-3
 
 
 def test_overrides_reach_lists_sections_and_values_with_equals():
@@ -138,6 +179,25 @@ def test_a_key_that_nothing_reads_names_the_nearest(override, words):
         ("DataLoader.Eval.Query.sampler.drop_last=True", ["DataLoader.Eval.Query", "drop_last"]),
         ("Metric.Eval=5", ["Metric.Eval"]),
         ("Loss.Train=5", ["Loss.Train"]),
+        ("Loss.Train.0.ClusterContrastLoss=0", ["ClusterContrastLoss"]),
+        ("Loss.Train.1.LPLoss.weight=abc", ["LPLoss.weight", "a number"]),
+        ("Loss.Train.²={}", ["list of 2 entries"]),
+        ("Arch.Neck=5", ["Arch.Neck"]),
+        ("Arch.Neck.num_features=1e400", ["Arch.Neck.num_features"]),
+        ("Arch.Backbone.channels=[1, x]", ["Arch.Backbone.channels", "whole numbers"]),
+        ("Arch.Backbone.name=copy", ["copy"]),
+        ("Optimizer=5", ["Optimizer"]),
+        ("Optimizer.lr=0", ["Optimizer.lr"]),
+        ("Optimizer.lr.learning_rate=-1", ["Optimizer.lr.learning_rate"]),
+        ("Optimizer.lr.learning_rate=1e400", ["learning_rate", "finite"]),
+        ("Optimizer.lr.step_size=1.5", ["Optimizer.lr.step_size"]),
+        ("Optimizer.regularizer.name=L3", ["Optimizer.regularizer.name"]),
+        ("Global.image_shape=5", ["Global.image_shape"]),
+        ("Clustering.k1=True", ["Clustering.k1", "whole number"]),
+        ("Clustering.k1=abc", ["Clustering.k1", "whole number"]),
+        ("Clustering.eps=abc", ["Clustering.eps", "a number"]),
+        ("DataLoader.Eval.Query.sampler.batch_size=0", ["DataLoader.Eval.Query", "batch_size"]),
+        ("Clustering.transform_ops.0.ResizeImage.size=abc", ["Clustering.transform_ops.0"]),
     ],
 )
 def test_what_cannot_work_says_why(override, words):

@@ -367,6 +367,17 @@ def test_onnx_gives_the_same_features(lite_checkpoint, lite_set, lite_model, tmp
     np.testing.assert_allclose(
         network(images), ppcls_ise.Extractor(tmp_path)._network(images), atol=1e-5
     )
+    paths = sorted((lite_set / "query").iterdir())[:3]
+    by_onnx = ppcls_ise.Extractor(tmp_path, use_onnx=True)(paths)
+    np.testing.assert_allclose(by_onnx, ppcls_ise.Extractor(tmp_path)(paths), atol=1e-5)
+
+
+def test_onnx_wants_a_file_a_folder_and_a_cpu(lite_model):
+    with pytest.raises(ConfigError, match="onnx"):  # the package or the file
+        ppcls_ise.Extractor(lite_model, use_onnx=True)
+    for more in ({"config": SYNTHETIC}, {"device": "gpu"}):
+        with pytest.raises(ConfigError, match="ONNX is for a CPU"):
+            ppcls_ise.Extractor(lite_model, use_onnx=True, **more)
 
 
 @pytest.mark.skipif(ONNX, reason="paddle2onnx is installed")

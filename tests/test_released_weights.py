@@ -394,3 +394,24 @@ def test_the_engine_takes_the_name(server, published, lite_set, tmp_path):
     np.testing.assert_array_equal(own.numpy(), expected)
     log = "".join(p.read_text() for p in (tmp_path / "run").rglob("eval.log"))
     assert "269 tensors loaded, 2 unexpected (head.fc.weight, head.fc.bias)" in log
+
+
+def test_what_paddleclas_downloads_is_pinned_by_its_checksum(server, tmp_path, monkeypatch):
+    """ImageNet weights: into PaddleClas's own folder, read without running anything, noted."""
+    ppcls_ise.register()
+    monkeypatch.setattr(plugin.load("ppcls.utils.download"), "WEIGHTS_HOME", str(tmp_path))
+    save_load = plugin.load("ppcls.utils.save_load")
+    layer = paddle.nn.Linear(2, 3)
+    paddle.save(layer.state_dict(), str(tmp_path / "made"))
+    server.content = (tmp_path / "made").read_bytes()
+    path = save_load.get_weights_path_from_url(f"{server.url}/net_pretrained.pdparams")
+    assert path == str(tmp_path / "net_pretrained.pdparams")
+    note = Path(f"{path}.sha256").read_text()
+    assert note.split()[0] == hashlib.sha256(server.content).hexdigest()
+    Path(path).write_bytes(server.content[:-1])
+    with pytest.raises(WeightsError, match="has the SHA-256"):
+        save_load.get_weights_path_from_url(f"{server.url}/net_pretrained.pdparams")
+    server.content = b"cos\nsystem\n(Vfalse\ntR."
+    with pytest.raises(WeightsError, match="safe"):
+        save_load.get_weights_path_from_url(f"{server.url}/other.pdparams")
+    assert not (tmp_path / "other.pdparams").exists()

@@ -4,6 +4,8 @@
 import paddle
 from paddle import nn
 
+from ppcls_ise.errors import ConfigError
+
 
 class PlainConvNet(nn.Layer):
     """3x3 convolutions of stride 2 with batch norm and ReLU; returns the feature map.
@@ -17,6 +19,8 @@ class PlainConvNet(nn.Layer):
 
     def __init__(self, channels: list[int] | tuple[int, ...] = (16, 32, 64, 128)) -> None:
         super().__init__()
+        if not channels or min(channels) < 1:
+            raise ConfigError(f"Arch.Backbone.channels have to be >= 1, got {list(channels)}")
         layers: list[nn.Layer] = []
         for inputs, outputs in zip([3, *channels], channels, strict=False):
             layers += [

@@ -12,11 +12,12 @@ import paddle.distributed as dist
 
 from ppcls_ise import plugin
 from ppcls_ise.callbacks.base import Callback
+from ppcls_ise.callbacks.odd_input import odd_features, odd_files, odd_lengths
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
 from ppcls_ise.clustering.backends import Backend
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed import broadcast_array
-from ppcls_ise.errors import ConfigError, DataError
+from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.features import Features, loader_of
 from ppcls_ise.gpu_search import BACKENDS, backend_of
 from ppcls_ise.metrics import cluster_quality
@@ -120,6 +121,7 @@ class ClusteringCallback(Callback):
         self._warm = False
 
     def on_epoch_begin(self, engine: Any, epoch: int) -> bool:
+        engine.train_dataset.require_unchanged()
         due = (epoch - 1) % self.interval == 0
         if due or self.result is None or not self.result.num_clusters:
             self.warm_up(engine)
@@ -152,6 +154,8 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         seconds = {"features": time.perf_counter() - started}
         self._report_quarantine(engine, features, dataset)
+        if dist.get_rank() == 0:
+            self._report_oddities(features, dataset)
         self.result = self._label(features, dataset.camids, seconds, backend)
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
@@ -235,17 +239,26 @@ class ClusteringCallback(Callback):
             f"{self.warm_up_batches} batches of {size} images"
         )
 
+    def _report_oddities(self, features: Features, dataset: ReIDDataset) -> None:
+        values = features.values[features.readable]
+        remarks = list(odd_features(values))
+        if self.result is None:  # what follows does not change later on
+            remarks += [*odd_lengths(self.lengths, len(values)), *odd_files(dataset.images)]
+        for remark in remarks:
+            plugin.logger().warning(f"[Cluster] {remark}.")
+
     def _report_quarantine(self, engine: Any, features: Features, dataset: ReIDDataset) -> None:
         bad = np.flatnonzero(~features.readable)
         if not len(bad):
             return
         reasons = [str(dataset.read_error(int(i))) for i in bad[:_SHOWN]]
+        names = [shown(dataset.images[i]) for i in bad]
         if len(bad) == len(dataset):
             raise DataError(f"none of the training images can be read: {'; '.join(reasons)}")
         plugin.logger().warning(
             f"[Cluster] {len(bad)} of {len(dataset)} training images cannot be read and are left "
             f"out (never replaced): {'; '.join(reasons)}{'; …' if len(bad) > _SHOWN else ''}. "
-            f"All of them: {engine.write_list('quarantine.txt', [dataset.images[i] for i in bad])}"
+            f"All of them: {engine.write_list('quarantine.txt', names)}"
         )
 
     def _log(self, engine: Any, epoch: int, dataset: ReIDDataset) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ppcls_ise.data.images import IMAGE_SUFFIXES, is_image_name
 from ppcls_ise.data.reid_dataset import ImageRecord, ReIDDataset
-from ppcls_ise.errors import ConfigError, DataError
+from ppcls_ise.errors import ConfigError, DataError, shown
 
 logger = logging.getLogger("ppcls")  # PaddleClas's logger
 
@@ -72,21 +72,20 @@ class UnlabeledFolder(ReIDDataset):
             )
         cameras = [self._camera_name(path, folder) for path in paths]
         numbers = _number(cameras)
-        logger.info(
-            "UnlabeledFolder %s: %d images, %s",
-            folder,
-            len(paths),
-            f"{len(set(numbers))} cameras" if None not in numbers else "no cameras",
-        )
         return [ImageRecord(path, None, camid) for path, camid in zip(paths, numbers, strict=True)]
+
+    def log_summary(self) -> None:
+        folder = os.path.join(self.image_root, self.cls_label_path or "").rstrip(os.sep)
+        cameras = "no cameras" if self.camids is None else f"{len(set(self.camids))} cameras"
+        logger.info("UnlabeledFolder %s: %d images, %s", shown(folder), len(self), cameras)
 
     def _camera_name(self, path: str, folder: str) -> str | None:
         inner = os.path.relpath(path, folder).replace(os.sep, "/")
         if self.camera_from_folder:
             if "/" not in inner:
                 raise DataError(
-                    f"UnlabeledFolder: {path} lies in no sub-folder, so camera_from_folder cannot "
-                    "tell its camera; move it, or use camera_pattern"
+                    f"UnlabeledFolder: {shown(path)} lies in no sub-folder, so "
+                    "camera_from_folder cannot tell its camera; move it, or use camera_pattern"
                 )
             return inner.split("/")[-2]
         if self._pattern is None:
@@ -95,7 +94,7 @@ class UnlabeledFolder(ReIDDataset):
         if match is None or match[1] is None:
             raise DataError(
                 f"UnlabeledFolder: camera_pattern '{self._pattern.pattern}' finds no camera in "
-                f"'{inner}' ({path}); change the pattern or move the file"
+                f"'{shown(inner)}' ({shown(path)}); change the pattern or move the file"
             )
         return match[1]
 
@@ -103,7 +102,7 @@ class UnlabeledFolder(ReIDDataset):
 def _compile(pattern: str) -> re.Pattern:
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(f"UnlabeledFolder: camera_pattern '{pattern}': {error}") from error
     if compiled.groups < 1:
         raise ConfigError(
@@ -115,7 +114,7 @@ def _compile(pattern: str) -> re.Pattern:
 
 def _refuse(error: OSError) -> None:
     # os.walk would pass over a folder that cannot be listed, and the images in it would be missed.
-    raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
+    raise DataError(f"cannot list {shown(error.filename)}: {error.strerror}") from error
 
 
 def walk_images(folder: str) -> Iterator[str]:

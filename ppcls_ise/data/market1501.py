@@ -7,12 +7,12 @@ import re
 
 from ppcls_ise.data.images import is_image_name
 from ppcls_ise.data.reid_dataset import TRAINING_SPLIT, ImageRecord, ReIDDataset
-from ppcls_ise.errors import ConfigError, DataError
+from ppcls_ise.errors import ConfigError, DataError, shown
 
 logger = logging.getLogger("ppcls")  # PaddleClas's logger
 
 SPLITS = (TRAINING_SPLIT, "query", "bounding_box_test")
-_PERSON_AND_CAMERA = re.compile(r"(-?\d+)_c(\d+)")
+_PERSON_AND_CAMERA = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")
 
 
 def person_and_camera(name: str) -> tuple[int, int] | None:
@@ -54,7 +54,6 @@ class MarketStyleDataset(ReIDDataset):
                 f"{type(self).__name__}: no usable image in split {self.cls_label_path} of "
                 f"{self.locate()}; check that copy, or point Global.image_root to another one"
             )
-        self._log_count(len(records))
         return records
 
     def locate(self) -> str:
@@ -87,8 +86,9 @@ class MarketStyleDataset(ReIDDataset):
             found = person_and_camera(name)
             if found is None:
                 raise DataError(
-                    f"{type(self).__name__}: the name of {path} does not begin with "
-                    "<identity>_c<camera>; rename or remove the file, or use UnlabeledFolder"
+                    f"{type(self).__name__}: the name of {shown(path)} does not begin "
+                    "with <identity>_c<camera>, numbers of up to 9 digits; rename or remove the "
+                    "file, or use UnlabeledFolder"
                 )
             if found[0] != -1:
                 records.append(self.record(path, *found))
@@ -98,13 +98,13 @@ class MarketStyleDataset(ReIDDataset):
         """Check the 1-based camera of a name and make it 0-based."""
         if camera < 1 or camera > (self.num_cameras or camera):
             raise DataError(
-                f"{type(self).__name__}: {path} names camera {camera}, but the data set has "
+                f"{type(self).__name__}: {shown(path)} names camera {camera}, but the data set has "
                 f"cameras 1 to {self.num_cameras or '…'}; check dataset.name and dataset.image_root"
             )
         return ImageRecord(path, pid, camera - 1)
 
-    def _log_count(self, count: int) -> None:
-        name, split = type(self).__name__, self.cls_label_path
+    def log_summary(self) -> None:
+        name, split, count = type(self).__name__, self.cls_label_path, len(self)
         published = self.published_counts.get(split)
         logger.info("%s %s: %d images", name, split, count)
         if published is not None and count != published:

@@ -6,7 +6,7 @@ import re
 
 from ppcls_ise.data.market1501 import MarketStyleDataset
 from ppcls_ise.data.reid_dataset import ImageRecord
-from ppcls_ise.errors import DataError
+from ppcls_ise.errors import DataError, shown
 
 # Split -> (list files, folders the lists may refer to: V1, V2).
 _LISTS = {
@@ -14,7 +14,8 @@ _LISTS = {
     "query": (("list_query.txt",), ("test", "mask_test_v2")),
     "bounding_box_test": (("list_gallery.txt",), ("test", "mask_test_v2")),
 }
-_CAMERA_FIELD = re.compile(r"[^_]+_[^_]+_(\d+)_")
+_CAMERA_FIELD = re.compile(r"[^_]+_[^_]+_(\d{1,9})_")
+_IDENTITY = re.compile(r"\d{1,9}")
 
 
 class UnsupervisedMSMT17(MarketStyleDataset):
@@ -69,14 +70,14 @@ class UnsupervisedMSMT17(MarketStyleDataset):
             list_file = os.path.join(folder, name)
             for record in self._read_list(list_file, os.path.join(folder, image_folder)):
                 if record.path in records:
-                    raise DataError(f"{record.path} is listed twice, again in {list_file}")
+                    raise DataError(f"{shown(record.path)} is listed twice, again in {list_file}")
                 records[record.path] = record
         return list(records.values())
 
     def _read_list(self, list_file: str, image_folder: str) -> list[ImageRecord]:
         try:
-            with open(list_file, encoding="utf-8") as stream:
-                lines = stream.read().splitlines()
+            with open(list_file, encoding="utf-8-sig", errors="surrogateescape") as stream:
+                lines = stream.read().split("\n")
         except FileNotFoundError as error:
             raise DataError(f"{list_file} is missing; it is part of MSMT17") from error
         records = []
@@ -89,13 +90,13 @@ class UnsupervisedMSMT17(MarketStyleDataset):
             parts = path.replace("\\", "/").split("/")
             camera = _CAMERA_FIELD.match(parts[-1])
             if path.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-                raise DataError(f"{where}: '{path}' points outside {image_folder}")
+                raise DataError(f"{where}: '{shown(path)}' points outside {image_folder}")
             if "__MACOSX" in parts or parts[-1].startswith("."):
                 continue
-            if camera is None or not identity.isdecimal():
+            if camera is None or not _IDENTITY.fullmatch(identity):
                 raise DataError(
                     f"{where}: expected '<folder>/<identity>_<number>_<camera>_... <identity>', "
-                    f"got '{line.strip()}'"
+                    f"got '{shown(line.strip())}'"
                 )
             full_path = os.path.join(image_folder, *parts)
             records.append(self.record(full_path, int(identity), int(camera[1])))

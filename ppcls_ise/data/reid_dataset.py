@@ -2,6 +2,7 @@
 """What all re-identification data sets of this package share."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +10,14 @@ import numpy as np
 import paddle
 
 from ppcls_ise import plugin
+from ppcls_ise.data.file_stamps import FileStamps
 from ppcls_ise.data.images import ImageReadError, check_image_header, read_image
 from ppcls_ise.data.transforms import seeded_generators
-from ppcls_ise.errors import ConfigError, DataError
+from ppcls_ise.errors import ConfigError, DataError, shown
 
+logger = logging.getLogger("ppcls")  # PaddleClas's logger
+
+_SHOWN = 5
 TRAINING_SPLIT = "bounding_box_train"
 
 
@@ -73,10 +78,15 @@ class ReIDDataset(paddle.io.Dataset):
         self.pids = _column([record.pid for record in records])
         self.camids = _column([record.camid for record in records])
         self._pseudo_labels = np.full(len(self.images), -1, dtype=np.int64)
+        self._stamps = FileStamps(self.images)
+        self.log_summary()
 
     def find_records(self) -> list[ImageRecord]:
         """List the images of the split, in any order."""
         raise NotImplementedError
+
+    def log_summary(self) -> None:
+        """Log what was found."""
 
     @property
     def pseudo_labels(self) -> np.ndarray:
@@ -119,6 +129,31 @@ class ReIDDataset(paddle.io.Dataset):
         """
         for path in self.images:
             check_image_header(path)
+
+    def require_unchanged(self) -> None:
+        """Make sure that the files are those that were there when the data set was made.
+
+        New files are left out, with a warning. Cost: one ``stat`` per image and a listing.
+
+        Raises:
+            DataError: names files that were removed, changed or added in a place of the list.
+        """
+        if changes := self._stamps.changes():
+            shown_changes = "; ".join(f"{shown(path)} {word}" for path, word in changes[:_SHOWN])
+            raise DataError(
+                f"{len(changes)} of {len(self)} images are not what they were when the run began: "
+                f"{shown_changes}{'; …' if len(changes) > _SHOWN else ''}. Keep them as they "
+                "are during a run, and start again or resume (Global.checkpoints)"
+            )
+        new = sorted({record.path for record in self.find_records()} - set(self.images))
+        if new:
+            logger.warning(
+                "%d images were added after the run began and are left out until the next start: "
+                "%s%s",
+                len(new),
+                "; ".join(shown(path) for path in new[:_SHOWN]),
+                "; …" if len(new) > _SHOWN else "",
+            )
 
     def __len__(self) -> int:
         return len(self.images)

@@ -29,6 +29,8 @@ class ReIDNeck(nn.Layer):
             raise ConfigError(
                 f"pooling has to be one of {_POOLINGS}, got {pooling!r} (Arch.Neck.pooling)"
             )
+        if num_features < 1:
+            raise ConfigError(f"Arch.Neck.num_features has to be >= 1, got {num_features}")
         self.num_features = num_features
         self.pooling_name = pooling
         if pooling == "gem":
