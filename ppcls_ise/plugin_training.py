@@ -101,6 +101,11 @@ class _Batches:
         except Exception as error:
             raise InputPipelineFailure(str(error)) from error
 
+    def close(self) -> None:
+        """Have the loader end its workers, which it does when asked for a batch too many."""
+        if self._step == len(self):
+            next(self._batches, None)
+
 
 @contextmanager
 def watched_batches(engine: Any, first: int, before_step: Callable[[int], None]) -> Iterator[None]:
@@ -132,6 +137,7 @@ def watched_batches(engine: Any, first: int, before_step: Callable[[int], None])
     except _FromHook as carried:
         raise carried.error from None
     finally:
+        batches.close()
         engine.train_dataloader = loader
         if total is not None:
             engine.iter_per_epoch = total
