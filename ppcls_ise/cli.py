@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the command-line tools end: a sentence for known errors, never a hang."""
 
+import ctypes
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -37,10 +39,28 @@ def _end_process(arguments: Any) -> None:
     os._exit(1)
 
 
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def _end_with_parents() -> None:
+    """Have the kernel end processes whose parent is gone (Linux): they would stay without end.
+
+    Loader workers end with this process: Paddle's wait for their next task for ever. A process of
+    ``paddle.distributed.launch`` is asked to stop when the launcher dies: it passes no signal on.
+    """
+    if sys.platform != "linux":
+        return
+    prctl = ctypes.CDLL(None).prctl
+    os.register_at_fork(after_in_child=lambda: prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL)))
+    if "PADDLE_TRAINER_ID" in os.environ:
+        prctl(_SET_DEATH_SIGNAL, int(signal.SIGTERM))
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a tool: known errors, and files that cannot be read or written, are printed as one
     sentence with exit code 1, others with their traceback."""
     threading.excepthook = _end_process
+    _end_with_parents()
     try:
         main()
     except (ReIDError, OSError) as error:

@@ -25,7 +25,7 @@ _GLOBAL = (
     "start_eval_epoch epochs print_batch_step use_visualdl image_shape save_inference_dir "
     "eval_mode seed to_static log_ranks print_mem_info distributed "
     # added by the plugin
-    "image_root image_cache feature_precision"
+    "image_root image_cache feature_precision save_step_interval keep_checkpoints"
 ).split()
 _AMP = "use_amp scale_loss use_dynamic_loss_scaling use_fp16_test level".split()
 _ARCH = (
@@ -48,9 +48,7 @@ _KINDS = {
 }
 _HARMLESS = re.compile(r"[\w ./+-]*", re.ASCII)
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
-_PATHS = (
-    "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir"
-).split()
+_PATHS = "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir".split()
 # Necks and heads that PaddleClas has itself.
 _GEARS = (
     "ArcMargin CosMargin CircleMargin FC VehicleNeck Tanh BNNeck AdaMargin FRFNHead "
@@ -92,6 +90,8 @@ def _check_global(options: Any) -> None:
         "use_visualdl": False,
         "eval_during_train": False,
         "eval_interval": 1,
+        "save_step_interval": 0,
+        "keep_checkpoints": 2,
         "eval_mode": "retrieval",
     }
     for key, value in defaults.items():
@@ -126,9 +126,13 @@ def _check_global(options: Any) -> None:
             f"Global.to_static has to be True, False or auto, got {options['to_static']!r}"
         )
     _check_precision(options)
-    for key in ("epochs", "print_batch_step", "eval_interval", "save_interval"):
-        if type(options[key]) is not int or options[key] < 1:
-            raise ConfigError(f"Global.{key} has to be a whole number >= 1, got {options[key]!r}")
+    counts = ("epochs", "print_batch_step", "eval_interval", "save_interval", "keep_checkpoints")
+    for key in (*counts, "save_step_interval"):
+        least = 1 if key in counts else 0
+        if type(options[key]) is not int or options[key] < least:
+            raise ConfigError(
+                f"Global.{key} has to be a whole number >= {least}, got {options[key]!r}"
+            )
 
 
 def _check_precision(options: Any) -> None:

@@ -10,9 +10,11 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 from paddle.io import DataLoader
+from paddle.utils import unique_name
 
 from ppcls_ise import plugin
 from ppcls_ise.callbacks import Callback, ClusteringCallback, EpochReport
+from ppcls_ise.checkpoints import Checkpoints
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.features import Features, extract, require_readable
@@ -20,10 +22,11 @@ from ppcls_ise.files import replacing, require_writable
 from ppcls_ise.heads import HEADS, MemoryHead
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
+from ppcls_ise.plugin_training import watched_batches
 from ppcls_ise.static_features import StaticFeatures
 from ppcls_ise.static_training import make_static, use_static_graphs
 from ppcls_ise.threads import describe_threads
-from ppcls_ise.weights import check_checkpoint, load_into, read_state, weight_path
+from ppcls_ise.weights import load_into, read_state, weight_path
 
 Engine: Any = plugin.engine_class()
 
@@ -58,7 +61,8 @@ class UnsupervisedEngine(Engine):
         # PaddleClas would make one static graph of the whole model; the head keeps a memory that
         # changes, so only backbone and neck become static, below.
         static, options["to_static"] = options.get("to_static", "auto"), False
-        super().__init__(config, mode=mode)
+        with unique_name.guard():  # Paddle keeps optimizer states under names that count up
+            super().__init__(config, mode=mode)
         options["pretrained_model"], options["to_static"] = weights, static
         plugin.logger().info(plugin.describe())
         if folder := options.get("image_cache"):
@@ -169,7 +173,7 @@ class UnsupervisedEngine(Engine):
         self.train_sampler.seed = self.seed
         self.clustering = ClusteringCallback(**self.config["Clustering"])
         self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
-        self._check_resume()
+        self.checkpoints = Checkpoints(self)
         self._check_evaluation_images()
         self._train_steps = self.train_epoch_func
         self.train_epoch_func = UnsupervisedEngine._train_one_epoch
@@ -181,19 +185,6 @@ class UnsupervisedEngine(Engine):
         sampler = self.train_dataloader.batch_sampler
         return self.epochs * len(sampler) * getattr(sampler, "batch_size", 1)
 
-    def _check_resume(self) -> None:
-        """Make sure that ``Global.checkpoints`` holds this run's model and no code: PaddleClas
-        itself would load anything."""
-        if prefix := self.config["Global"]["checkpoints"]:
-            prefix = prefix.removesuffix(".pdparams")
-            self.config["Global"]["checkpoints"] = prefix
-            states = check_checkpoint(self.plain_model, prefix)
-            if states.get("epoch", 0) >= self.epochs:
-                plugin.logger().warning(
-                    f"{prefix} is of epoch {states['epoch']} and Global.epochs is {self.epochs}: "
-                    "there is nothing left to train"
-                )
-
     def _check_evaluation_images(self) -> None:
         """Find query and gallery images that cannot be opened before an epoch is spent."""
         if not self.config["Global"]["eval_during_train"]:
@@ -201,14 +192,31 @@ class UnsupervisedEngine(Engine):
         for loader in (self.query_dataloader, self.gallery_dataloader):
             loader.dataset.require_openable()
 
+    def train(self) -> None:
+        """Train to the last epoch, from where ``Global.checkpoints`` left off; see
+        `ppcls_ise.checkpoints.Checkpoints.run` for the ways in which it ends."""
+        with unique_name.guard():
+            self.checkpoints.run(super().train)
+
+    def losses_read(self, values: dict[str, float]) -> None:
+        """Called by the repaired log of `plugin` with the losses of every step."""
+        self.checkpoints.losses_read(values)
+
     def _train_one_epoch(self, epoch: int, print_batch_step: int) -> None:
         """Takes the place of PaddleClas's ``train_epoch``, which it calls: the epoch hook."""
         self.model.train()
-        if all([callback.on_epoch_begin(self, epoch) for callback in self.callbacks]):
-            plugin.restart_batches(self)
-            self._train_steps(self, epoch, print_batch_step)
+        step = self.checkpoints.begin_epoch(epoch)
+        if step is None:
+            ready = all([callback.on_epoch_begin(self, epoch) for callback in self.callbacks])
         else:
-            self._skip_steps()
+            ready = all([c.on_epoch_resume(self, epoch, step) for c in self.callbacks])
+        if (step or 0) < len(self.train_sampler):
+            if ready:
+                with watched_batches(self, step or 0, self.checkpoints.before_step):
+                    self._train_steps(self, epoch, print_batch_step)
+            else:
+                self._skip_steps()
+        self.checkpoints.after_steps()
         for callback in self.callbacks:
             callback.on_epoch_end(self, epoch)
 

@@ -20,6 +20,10 @@ class WeightsError(ReIDError, ValueError):
     """A weight file is not what the configuration needs."""
 
 
+class DivergenceError(DataError):
+    """Losses, weights or features are no longer finite."""
+
+
 class ExportError(ReIDError, RuntimeError):
     """A network that Paddle cannot turn into a static graph."""
 

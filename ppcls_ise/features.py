@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed import broadcast_running_statistics, gather_arrays
-from ppcls_ise.errors import DataError
+from ppcls_ise.errors import DataError, DivergenceError
 from ppcls_ise.static_features import StaticFeatures
 
 _SHOWN = 5
@@ -65,7 +65,7 @@ def extract(
         static: computes by a static graph where it can.
 
     Raises:
-        DataError: a feature is not finite; names the image.
+        DivergenceError: a feature is not finite; names the image.
     """
     dataset = loader.dataset
     was_training = model.training
@@ -99,10 +99,9 @@ def extract(
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         bad = [dataset.images[i] for i in np.flatnonzero(~finite)[:_SHOWN]]
-        raise DataError(
+        raise DivergenceError(
             f"{title}: {int((~finite).sum())} of {len(values)} features are not finite, first of "
-            f"{', '.join(bad)}. The weights may have diverged: lower Optimizer.lr.learning_rate "
-            "or go back to an earlier checkpoint."
+            f"{', '.join(bad)}."
         )
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return Features(values / np.maximum(norms, 1e-12), ok)

@@ -25,9 +25,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield scratch
-        _flush(scratch)
+        flush(scratch)
         os.replace(scratch, path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -58,7 +58,7 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Have the disk hold the content of a file, or the names in a folder."""
     if path.is_dir() and os.name != "posix":
         return  # elsewhere folders cannot be opened

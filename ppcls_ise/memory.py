@@ -73,6 +73,15 @@ class ClusterMemory:
         self._prototypes = as_rows(centroids, paddle.float32).detach().clone()
         self._prototypes.stop_gradient = True
 
+    @property
+    def rows(self) -> paddle.Tensor:
+        """The whole memory as rows of one matrix."""
+        return self.prototypes
+
+    def restore(self, rows: paddle.Tensor) -> None:
+        """Take over a memory in the layout of `rows` (array or tensor, copied)."""
+        self.reset(rows)
+
     def logits(self, features: paddle.Tensor) -> paddle.Tensor:
         """Similarity of the normalized ``features`` [R, D] to every prototype over the
         temperature: [R, C]. Differentiable in the features."""

@@ -2,10 +2,12 @@
 """The one seam to PaddleClas: find it, check it, teach it the plugin's names.
 
 All knowledge of PaddleClas internals (in which module a name is looked up, which list rejects
-unknown names, which version lacks which hook) lives in this file. It serves PaddleClas 2.4.2 (the
-last wheel with the training engine) and the develop branch alike.
+unknown names, which version lacks which hook) lives in this file and, for the training loop, in
+`plugin_training`. They serve PaddleClas 2.4.2 (the last wheel with the training engine) and the
+develop branch alike.
 """
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -13,7 +15,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -41,7 +43,7 @@ class EnvironmentProblem(ReIDError, ImportError):
 class InputPipelineFailure(BaseException):
     """A training batch could not be made; ``__cause__`` is the reason.
 
-    Not an ``Exception`` on purpose: see `_LoudIterator`.
+    Not an ``Exception`` on purpose: see `plugin_training`.
     """
 
 
@@ -159,6 +161,7 @@ def register() -> None:
     data = load("ppcls.data")
     from ppcls_ise import backbones, heads, losses, metrics, necks
     from ppcls_ise import data as own_data
+    from ppcls_ise.plugin_training import repair_step_log
 
     tables: list[tuple[ModuleType, list[type]]] = [
         (data, [*own_data.DATASETS, own_data.IdentitySampler]),
@@ -177,7 +180,7 @@ def register() -> None:
                 )
             setattr(module, cls.__name__, cls)
     _open_gear_list({cls.__name__: cls for cls in [*necks.NECKS, *heads.HEADS]})
-    _repair_loss_logging()
+    repair_step_log()
     _load_plain_data_only()
     logger().addFilter(_drop_card_count_warning)
 
@@ -207,40 +210,6 @@ def _open_gear_list(gears: dict[str, type]) -> None:
 
     build_gear.opened_by_ppcls_ise = True  # type: ignore[attr-defined]
     arch.build_gear = build_gear
-
-
-def loss_logging_is_broken() -> bool:
-    """Whether this PaddleClas logs scalars by ``x.numpy()[0]``, which fails on today's Paddle,
-    where a loss has no dimension (2.4.2: yes, develop: no)."""
-    utils = load("ppcls.engine.train.utils")
-    return any(
-        ".numpy()[0]" in inspect.getsource(function)
-        for function in (utils.update_loss, utils.update_metric)
-    )
-
-
-def _repair_loss_logging() -> None:
-    """Rebind the two functions that `loss_logging_is_broken` speaks of.
-
-    ``ppcls.engine.train.train`` imported them by name, so they are rebound there.
-    """
-    if not loss_logging_is_broken():
-        return
-    train = load("ppcls.engine.train.train")
-    average_meter = load("ppcls.utils.misc").AverageMeter
-
-    def update(trainer: Any, values: dict[str, Any], batch_size: int) -> None:
-        for key, value in values.items():
-            if key not in trainer.output_info:
-                trainer.output_info[key] = average_meter(key, "7.5f")
-            trainer.output_info[key].update(float(value), batch_size)
-
-    def update_metric(trainer: Any, out: Any, batch: Any, batch_size: int) -> None:
-        if trainer.train_metric_func is not None:
-            update(trainer, trainer.train_metric_func(out, batch[-1]), batch_size)
-
-    train.update_loss = update
-    train.update_metric = update_metric
 
 
 def _load_plain_data_only() -> None:
@@ -338,35 +307,9 @@ def log_scalar(engine: Any, name: str, value: float, step: int) -> None:
     load("ppcls.utils.logger").scaler(name=name, value=value, step=step, writer=engine.vdl_writer)
 
 
+@functools.cache  # save_model is replaced while training
 def output_folder_lacks_arch_name() -> bool:
     """Whether checkpoints go to ``output_dir`` itself (develop) instead of
     ``output_dir/<Arch.name>`` (2.4.2, and what PaddleClas's documents and TIPC scripts expect)."""
     source = inspect.getsource(load("ppcls.utils.save_load").save_model)
     return "os.path.join(model_path, model_name)" not in source
-
-
-class _LoudIterator:
-    """Batches of a loader, with failures that cannot be swallowed.
-
-    Develop's ``train_epoch`` answers any ``Exception`` of the loader by starting it anew, which
-    would repeat data silently, or without end. So a failure leaves here as `InputPipelineFailure`.
-    """
-
-    def __init__(self, batches: Iterator[Any]) -> None:
-        self._batches = batches
-
-    def __next__(self) -> Any:
-        try:
-            return next(self._batches)
-        except Exception as error:
-            raise InputPipelineFailure(str(error)) from error
-
-
-def restart_batches(engine: Any) -> None:
-    """Make the next epoch start from a fresh iterator of the training loader.
-
-    Develop keeps ``engine.train_dataloader_iter`` across epochs, so that an epoch could begin with
-    batches drawn from the previous epoch's pseudo-labels; 2.4.2 starts anew by itself.
-    """
-    if hasattr(engine, "iter_per_epoch"):
-        engine.train_dataloader_iter = _LoudIterator(iter(engine.train_dataloader))

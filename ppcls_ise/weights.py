@@ -174,18 +174,18 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
     return report
 
 
-def check_checkpoint(model: nn.Layer, prefix: str) -> dict[str, Any]:
-    """Make sure that a checkpoint can be resumed: three plain files, and weights that fit.
+def read_checkpoint(prefix: str) -> dict[str, Any]:
+    """Read the three files of PaddleClas's checkpoints without executing anything in them.
 
     Args:
-        model: the ``RecModel`` to resume.
         prefix: path without suffix, as PaddleClas names checkpoints.
 
     Returns:
-        Its ``.pdstates``: ``metric`` and ``epoch``.
+        ``model`` (name -> array), ``optimizers`` (a list of their states, with (name, array) for
+        a tensor), ``metric`` and ``epoch``.
 
     Raises:
-        WeightsError: a file is missing, is not plain data, or is of another model.
+        WeightsError: a file is missing, or is not plain data of that kind.
     """
     for suffix in (_SUFFIX, ".pdopt", ".pdstates"):
         if not Path(prefix + suffix).is_file():
@@ -193,20 +193,34 @@ def check_checkpoint(model: nn.Layer, prefix: str) -> dict[str, Any]:
                 f"there is no checkpoint file {prefix}{suffix}. Global.checkpoints is the path "
                 "without suffix, e.g. output/ISE_market/RecModel/latest."
             )
-    state = read_state(prefix + _SUFFIX)
-    report = compare({name: value.shape for name, value in model.state_dict().items()}, state)
-    if report.problems(optional=()):
-        raise WeightsError(
-            f"Global.checkpoints: {prefix} is of another model: {report}. To start from its "
-            "backbone and neck instead of resuming, use Global.pretrained_model."
-        )
-    states = {}
-    for suffix in (".pdopt", ".pdstates"):
-        try:
-            states = read_pickle(Path(prefix + suffix))
-        except (RefusedPickle, DamagedPickle) as error:
-            raise WeightsError(f"{prefix}{suffix} is not a safe checkpoint: {error}") from error
+    model = read_state(prefix + _SUFFIX)
+    optimizers = _read_part(f"{prefix}.pdopt")
+    if isinstance(optimizers, dict):
+        optimizers = [optimizers]
+    if not isinstance(optimizers, list) or not all(isinstance(part, dict) for part in optimizers):
+        raise WeightsError(f"{prefix}.pdopt holds no state of an optimizer")
+    return {**read_progress(prefix), "model": model, "optimizers": optimizers}
+
+
+def read_progress(prefix: str) -> dict[str, Any]:
+    """``metric`` and ``epoch`` of a checkpoint, from its ``.pdstates``.
+
+    Raises:
+        WeightsError: the file is missing, or is not plain data of that kind.
+    """
+    states = _read_part(f"{prefix}.pdstates")
+    if not isinstance(states, dict) or not isinstance(states.get("epoch"), int):
+        raise WeightsError(f"{prefix}.pdstates does not say of which epoch it is")
     return states
+
+
+def _read_part(path: str) -> Any:
+    try:
+        return read_pickle(Path(path))
+    except (RefusedPickle, DamagedPickle) as error:
+        raise WeightsError(f"{path} is not a safe checkpoint: {error}") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def check_rec_model_file(path: str | Path) -> None:

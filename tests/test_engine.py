@@ -37,15 +37,12 @@ def engine_of(overrides, *, config=SYNTHETIC, mode="train"):
     from ppcls_ise.config import get_config
     from ppcls_ise.engine import UnsupervisedEngine
 
-    # Optimizer states are saved under names that count up within a process.
-    with paddle.utils.unique_name.guard():
-        return UnsupervisedEngine(get_config(str(config), overrides), mode=mode)
+    return UnsupervisedEngine(get_config(str(config), overrides), mode=mode)
 
 
 def train(overrides, **options):
     engine = engine_of(overrides, **options)
-    with paddle.utils.unique_name.guard():
-        engine.train()
+    engine.train()
     return engine
 
 
@@ -359,6 +356,8 @@ def spoil(path: Path, content: bytes | None) -> None:
 def test_a_checkpoint_that_cannot_be_resumed_is_named(lite_set, tmp_path, suffix, content):
     train(lite_overrides(lite_set, tmp_path / "a", Global__epochs=1, Global__seed=3))
     latest = tmp_path / "a" / "RecModel" / "latest"
+    shutil.rmtree(latest.with_name("resume"))
+    latest.with_suffix(".sha256").unlink()
     spoil(latest.with_suffix(f".{suffix}"), content)
     with pytest.raises(WeightsError, match=rf"latest\.{suffix}"):
         train(lite_overrides(lite_set, tmp_path / "b", Global__checkpoints=latest))

@@ -12,6 +12,7 @@ import pytest
 
 import ppcls_ise
 from ppcls_ise import plugin
+from ppcls_ise.plugin_training import loss_logging_is_broken, watched_batches
 from tests.conftest import REPOSITORY
 
 
@@ -65,7 +66,7 @@ def test_gear_list_is_still_closed():
 
 
 def test_loss_logging_is_repaired_only_where_it_is_broken():
-    """If `broken` is wrong, look at `_repair_loss_logging` again."""
+    """If `broken` is wrong, look at `repair_step_log` again."""
 
     class Trainer:
         output_info: dict = {}
@@ -77,7 +78,7 @@ def test_loss_logging_is_repaired_only_where_it_is_broken():
         broken = False
     except IndexError:
         broken = True
-    assert broken == plugin.loss_logging_is_broken() == (not is_develop())
+    assert broken == loss_logging_is_broken() == (not is_develop())
     trainer = Trainer()
     trainer.output_info = {}
     train = plugin.load("ppcls.engine.train.train")
@@ -86,24 +87,64 @@ def test_loss_logging_is_repaired_only_where_it_is_broken():
 
 
 def test_output_folder_and_iterator_follow_the_version():
-    """If this fails, look at `output_folder_lacks_arch_name` and `restart_batches` again."""
+    """If this fails, look at `output_folder_lacks_arch_name` and `watched_batches` again."""
     assert plugin.output_folder_lacks_arch_name() == is_develop()
     source = inspect.getsource(plugin.load("ppcls.engine.train.train").train_epoch)
     assert ("except Exception" in source) == is_develop()
 
 
-def test_loader_failures_cannot_be_swallowed():
-    def batches():
-        yield 1
-        raise OSError("broken.jpg cannot be read")
+class Loader(list):
+    """Three batches, or an error in the place of one."""
 
-    loud = plugin._LoudIterator(batches())
-    assert next(loud) == 1
+    def __iter__(self):
+        for batch in super().__iter__():
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+
+def steps_of(batches, *, first=0, before_step=lambda step: None) -> list:
+    """What ``train_epoch`` sees of a loader, by the loop of this version."""
+
+    class Trainer:
+        train_dataloader = Loader(batches)
+
+    trainer = Trainer()
+    if is_develop():
+        trainer.iter_per_epoch = len(batches)
+    seen = []
+    with watched_batches(trainer, first, before_step):
+        if is_develop():
+            for _ in range(trainer.iter_per_epoch):
+                try:
+                    seen.append(next(trainer.train_dataloader_iter))
+                except Exception:  # noqa: BLE001 - what develop's train_epoch does
+                    pytest.fail("swallowed")
+        else:
+            seen += list(trainer.train_dataloader)
+    assert type(trainer.train_dataloader) is Loader and not hasattr(
+        trainer, "train_dataloader_iter"
+    )
+    return seen
+
+
+def test_loader_failures_cannot_be_swallowed():
     with pytest.raises(plugin.InputPipelineFailure, match=r"broken\.jpg"):
-        try:
-            next(loud)
-        except Exception:  # noqa: BLE001 - what develop's train_epoch does
-            pytest.fail("swallowed")
+        steps_of([1, OSError("broken.jpg cannot be read"), 3])
+    with pytest.raises(plugin.InputPipelineFailure):
+        steps_of([1, 2, StopIteration()])
+
+
+def test_steps_are_announced_and_errors_of_the_hook_come_through():
+    announced = []
+    assert steps_of([1, 2, 3], before_step=announced.append) == [1, 2, 3]
+    assert announced[:3] == [0, 1, 2]
+
+    def fail(step: int) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        steps_of([1, 2, 3], before_step=fail)
 
 
 # -- what is said where something is missing: fresh interpreters over made-up installations -------

@@ -15,5 +15,16 @@ class Callback:
         """
         return True
 
+    def on_epoch_resume(self, engine: Any, epoch: int, step: int) -> bool:
+        """Instead of `on_epoch_begin`, when ``step`` steps of the epoch were done before."""
+        return self.on_epoch_begin(engine, epoch)
+
     def on_epoch_end(self, engine: Any, epoch: int) -> None:
         """After the last step of ``epoch``, also of a skipped one."""
+
+    def state(self) -> dict[str, Any]:
+        """What later epochs depend on: arrays, numbers and texts for a checkpoint."""
+        return {}
+
+    def restore(self, engine: Any, state: dict[str, Any]) -> None:
+        """Take over what `state` returned before."""

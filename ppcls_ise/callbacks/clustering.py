@@ -2,6 +2,8 @@
 """Pseudo-labels at the start of an epoch."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -124,10 +126,25 @@ class ClusteringCallback(Callback):
         if due or self.result is None or not self.result.num_clusters:
             self.warm_up(engine)
             self.cluster(engine, epoch)
+        return self.on_epoch_resume(engine, epoch, 0)
+
+    def on_epoch_resume(self, engine: Any, epoch: int, step: int) -> bool:
         assert self.result is not None
-        engine.train_sampler.set_epoch(epoch)
-        engine.head.start_epoch(epoch, len(engine.train_sampler), engine.epochs)
+        engine.train_sampler.set_epoch(epoch, step)
+        engine.head.start_epoch(epoch, len(engine.train_sampler), engine.epochs, step)
         return self.result.num_clusters > 0
+
+    def state(self) -> dict[str, Any]:
+        result = self.result
+        return {} if result is None else {"labels": result.labels, "recall": result.recall}
+
+    def restore(self, engine: Any, state: dict[str, Any]) -> None:
+        """Labels come back; centroids do not, the memory has taken them over."""
+        labels = state["labels"]
+        engine.train_dataset.pseudo_labels = labels
+        self.result = PseudoLabels.from_labels(
+            np.zeros((len(labels), 1), np.float32), labels, recall=state["recall"]
+        )
 
     def cluster(self, engine: Any, epoch: int) -> None:
         """Compute the pseudo-labels and hand them to data set, sampler and memory."""
@@ -227,7 +244,7 @@ class ClusteringCallback(Callback):
             items = [view[int(i)] for i in chosen]
             images = [image for image, label, _ in items if label[2]]  # the readable ones
             if images:
-                with plugin.precision(engine, is_eval=False):
+                with plugin.precision(engine, is_eval=False), _dynamic_graph():
                     model(paddle.to_tensor(np.stack(images)))
         model.head.train()
         plugin.logger().info(
@@ -282,6 +299,17 @@ class ClusteringCallback(Callback):
             ("largest_cluster", result.largest),
         ):
             plugin.log_scalar(engine, name, value, epoch)
+
+
+@contextmanager
+def _dynamic_graph() -> Iterator[None]:
+    """A static graph that is first traced without gradients would serve the training steps too,
+    which then learn nothing, silently (seen in Paddle 3.3.1)."""
+    paddle.jit.enable_to_static(False)
+    try:
+        yield
+    finally:
+        paddle.jit.enable_to_static(True)
 
 
 def summary(result: PseudoLabels) -> str:

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """One readable line per epoch."""
 
+import logging
 import time
 from typing import Any
 
 from ppcls_ise import plugin
 from ppcls_ise.callbacks.base import Callback
 from ppcls_ise.callbacks.clustering import ClusteringCallback, summary
+from ppcls_ise.clustering import PseudoLabels
+
+_LARGEST_CLUSTER = 0.5
+_MOST_OUTLIERS = 0.95
 
 
 class EpochReport(Callback):
@@ -31,9 +36,36 @@ class EpochReport(Callback):
             parts.append(f"lambda {engine.head.degree:.4f}")
         parts.append("lr " + ", ".join(f"{lr.get_lr():.3g}" for lr in engine.lr_sch))
         parts.append(f"{time.perf_counter() - self._started:.1f} s")
-        plugin.logger().info(f"[Epoch {epoch}/{engine.epochs}] " + " | ".join(parts))
+        collapse = _collapse(result)
+        parts += [collapse] if collapse else []
+        plugin.logger().log(
+            logging.WARNING if collapse else logging.INFO,
+            f"[Epoch {epoch}/{engine.epochs}] " + " | ".join(parts),
+        )
         if epoch == engine.epochs and not self._stepped:
             plugin.logger().warning(
                 "no epoch found a cluster, so the weights are those that the run began with: "
                 "raise Clustering.eps"
             )
+
+    def state(self) -> dict[str, Any]:
+        return {"stepped": self._stepped}
+
+    def restore(self, engine: Any, state: dict[str, Any]) -> None:
+        self._stepped = state["stepped"]
+
+
+def _collapse(result: PseudoLabels) -> str:
+    """A warning if the clustering says that features collapsed or scattered, else nothing."""
+    images = max(len(result.labels), 1)
+    if result.largest > _LARGEST_CLUSTER * images:
+        return (
+            f"COLLAPSE: one cluster holds {100 * result.largest / images:.0f} % of the images; "
+            "lower Clustering.eps or Optimizer.lr.learning_rate"
+        )
+    if result.num_outliers > _MOST_OUTLIERS * images:
+        return (
+            f"COLLAPSE: {100 * result.num_outliers / images:.0f} % of the images are outliers; "
+            "raise Clustering.eps, or begin with pretrained weights"
+        )
+    return ""

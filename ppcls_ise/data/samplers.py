@@ -183,9 +183,15 @@ class IdentitySampler(paddle.io.BatchSampler):
         self.rank = paddle.distributed.get_rank() if rank is None else rank
         self.set_epoch(0)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the random numbers of the next iteration, and of its augmentation."""
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Choose the random numbers of the next iteration, and of its augmentation.
+
+        Args:
+            epoch: counted from 1.
+            first: batches that are left out at the beginning: those before a resumed step.
+        """
         self.epoch = epoch
+        self.first = first
         self.dataset.epoch = epoch
         self.dataset.seed = self.seed
 
@@ -198,7 +204,8 @@ class IdentitySampler(paddle.io.BatchSampler):
 
     def _batches(self, table: IdentityTable) -> Iterator[list[tuple[int, int]]]:
         full_batch = self.batch_size * self.world_size
-        for step, blocks in enumerate(islice(self._global_batches(table), self.iters)):
+        numbered = enumerate(self._global_batches(table))
+        for step, blocks in islice(numbered, self.first, self.iters):
             draws = step * full_batch + np.arange(blocks.size).reshape(blocks.shape)
             mine = np.array_split(np.arange(len(blocks)), self.world_size)[self.rank]
             pairs = zip(blocks[mine].ravel().tolist(), draws[mine].ravel().tolist(), strict=True)

@@ -29,9 +29,10 @@ class MemoryHead(nn.Layer):
         self.memory = ClusterMemory(momentum, temperature, memory)
         self._step, self._num_steps = 0, 1
 
-    def start_epoch(self, epoch: int, iters: int, epochs: int) -> None:
-        """Set the progress to the start of ``epoch`` (counted from 1) of ``epochs``."""
-        self._step, self._num_steps = (epoch - 1) * iters, epochs * iters
+    def start_epoch(self, epoch: int, iters: int, epochs: int, done: int = 0) -> None:
+        """Set the progress to ``done`` steps after the start of ``epoch`` (counted from 1) of
+        ``epochs``."""
+        self._step, self._num_steps = (epoch - 1) * iters + done, epochs * iters
 
     def reset_memory(
         self,
