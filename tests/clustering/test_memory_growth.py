@@ -13,7 +13,7 @@ _SCRIPT = """
 import json
 import sys
 from benchmarks.common import PeakMemory
-from benchmarks.features import clustered_features
+from benchmarks.made_up_features import clustered_features
 from ppcls_ise.clustering import generate_pseudo_labels
 
 features = clustered_features(int(sys.argv[1]), 32)
