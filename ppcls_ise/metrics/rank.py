@@ -11,7 +11,7 @@ import numpy as np
 from ppcls_ise.clustering.row_set import as_features, duplicate_groups, row_norms
 
 PROTOCOLS = ("cross_camera", "all")
-_BLOCK_VALUES = 1 << 25
+_BLOCK_VALUES = 3 << 24
 _LEAST_BLOCK, _LARGEST_BLOCK = 64, 1024
 
 
@@ -64,7 +64,7 @@ def evaluate_rank(
     among ties and differ then, and only then. Exact copies in the gallery tie exactly.
 
     Only the ranks of the matches are computed, by counting larger scores: O(Q·G·D) for the product
-    and O(Q·G) for the rest; memory is a block of about 128 MB, never Q x G. Rows of equal norm (to
+    and O(Q·G) for the rest; memory is a block of about 200 MB, never Q x G. Rows of equal norm (to
     float32 rounding) are ranked by inner product, which is the same order.
 
     Args:
