@@ -103,10 +103,12 @@ def _reset_peak() -> bool:
     return True
 
 
-def apart(script: str | Path, arguments: Sequence[str]) -> dict[str, Any]:
+def apart(
+    script: str | Path, arguments: Sequence[str], *, python: str = sys.executable
+) -> dict[str, Any]:
     """Run ``script`` in a process of its own, so that memory starts from nothing; its last line of
     output has to be JSON."""
-    command = [sys.executable, str(script), *arguments]
+    command = [python, str(script), *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 

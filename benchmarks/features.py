@@ -1,36 +1,187 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made-up features that cluster about as well as those of a half-trained network."""
+"""Images per second of feature extraction on a CPU, and what bfloat16 does to pseudo-labels.
 
+    python benchmarks/features.py [--images 64] [--repeat 3] [--labels config.yaml weights.pdparams]
+
+ResNet-50 at 256x128. PaddleClas's way is its own model, computed eagerly with the one thread that
+Paddle sets when the user sets nothing. "from JPEG files" adds decoding and resizing (and, with the
+cache, leaves decoding out).
+"""
+
+import argparse
+import logging
+import tempfile
+from pathlib import Path
+
+import common
 import numpy as np
+import paddle
+from PIL import Image
 
-_BLOCK_ROWS = 2048
-_SHARED = 64
+import ppcls_ise
+from ppcls_ise import plugin
+from ppcls_ise.clustering import generate_pseudo_labels
+from ppcls_ise.data import UnlabeledFolder
+from ppcls_ise.features import extract, loader_of
+from ppcls_ise.metrics import cluster_quality
+from ppcls_ise.static_features import StaticFeatures
+from ppcls_ise.static_model import set_process_threads
+
+SHAPE = (3, 256, 128)
+ARCH = {
+    "Backbone": {"name": "ResNet50_last_stage_stride1"},
+    "BackboneStopLayer": {"name": "avg_pool"},
+    "Neck": {"name": "ReIDNeck", "num_features": 2048},
+    "Head": {"name": "PLIHead"},
+}
+TRANSFORMS = [
+    {"ResizeImage": {"size": [128, 256], "interpolation": "bicubic", "backend": "pil"}},
+    {
+        "NormalizeImage": {
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "order": "",
+        }
+    },
+]
+KINDS = ("fp32", "bf16") if paddle.base.core.supports_bfloat16() else ("fp32",)
 
 
-def clustered_features(
-    count: int, dim: int, *, per_identity: int = 20, seed: int = 0
-) -> np.ndarray:
-    """Unit rows [count, dim] float32 of count / per_identity identities, in random order.
-
-    Part of the variation between and within identities lies in a common subspace of 64 directions,
-    and images differ in how far they stray: about a tenth to a third of them become outliers.
-    """
-    rng = np.random.default_rng(seed)
-    identities = max(1, count // per_identity)
-    identity = rng.integers(0, identities, count)
-    shared = min(_SHARED, dim)
-    basis = _normal(rng, shared, dim) / np.sqrt(shared)
-    centers = 0.6 * (_normal(rng, identities, shared) @ basis + _normal(rng, identities, dim))
-    stray = rng.uniform(0.6, 1.8, (count, 1)).astype(np.float32)
-    features = np.empty((count, dim), dtype=np.float32)
-    for start in range(0, count, _BLOCK_ROWS):
-        rows = slice(start, min(start + _BLOCK_ROWS, count))
-        size = rows.stop - start
-        noise = 0.9 * (_normal(rng, size, shared) @ basis) + 0.5 * _normal(rng, size, dim)
-        features[rows] = centers[identity[rows]] + stray[rows] * noise
-        features[rows] /= np.linalg.norm(features[rows], axis=1, keepdims=True)
-    return features
+@paddle.no_grad()
+def network() -> paddle.nn.Layer:
+    """ResNet-50 from random numbers, with running statistics that fit them."""
+    paddle.seed(0)
+    model = plugin.load("ppcls.arch").RecModel(**ARCH)
+    model.train()
+    model.head.eval()
+    for _ in range(5):
+        model(paddle.randn([8, 3, 128, 64]))
+    model.eval()
+    return model
 
 
-def _normal(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    return rng.standard_normal((rows, columns), dtype=np.float32)
+def write_images(folder: Path, count: int) -> None:
+    """JPEG files of the size of Market-1501's, with content that takes work to decode."""
+    generator = np.random.default_rng(0)
+    for i in range(count):
+        coarse = generator.integers(0, 256, (16, 8, 3), np.uint8)
+        Image.fromarray(coarse).resize((64, 128)).save(folder / f"{i:05d}.jpg", quality=90)
+
+
+def pure(model: paddle.nn.Layer, count: int, repeat: int) -> dict[str, float]:
+    """Images per second of the network alone."""
+    images = np.random.default_rng(0).standard_normal((count, *SHAPE), dtype=np.float32)
+    batches = np.array_split(images, max(1, count // 32))
+    networks = {kind: StaticFeatures(model, kind).network(batches[0]) for kind in KINDS}
+
+    @paddle.no_grad()
+    def eager() -> None:
+        set_process_threads(1)
+        for batch in batches:
+            model(paddle.to_tensor(batch))["features"].numpy()
+
+    def static(kind: str) -> None:
+        for batch in batches:
+            networks[kind](batch)
+
+    runs = {"PaddleClas eager": eager}
+    runs |= {f"static {kind}": lambda kind=kind: static(kind) for kind in KINDS}
+    return {
+        name: count / seconds for name, seconds in common.alternate(runs, repeat=repeat).items()
+    }
+
+
+def end_to_end(model: paddle.nn.Layer, count: int, repeat: int) -> dict[str, float]:
+    """Images per second of a whole pass, the export of the weights included."""
+    with tempfile.TemporaryDirectory() as folder:
+        (images := Path(folder) / "images").mkdir()
+        write_images(images, count)
+        plain = UnlabeledFolder(str(images), transform_ops=TRANSFORMS)
+        cached = UnlabeledFolder(str(images), transform_ops=TRANSFORMS)
+        cached.cache_images(str(Path(folder) / "cache"))
+        static = {kind: StaticFeatures(model, kind) for kind in KINDS}
+
+        def run(dataset: UnlabeledFolder, features: StaticFeatures | None) -> None:
+            if features is None:
+                set_process_threads(1)
+            else:
+                bias = model.neck.feat_bn._mean
+                bias.set_value(bias + 1e-6)  # as after an epoch: the weights are others
+            loader = loader_of(dataset, batch_size=32, num_workers=0, device=paddle.CPUPlace())
+            extract(model, loader, title="benchmark", static=features)
+
+        runs = {"PaddleClas eager": lambda: run(plain, None)}
+        for kind in KINDS:
+            runs[f"static {kind}"] = lambda kind=kind: run(plain, static[kind])
+            runs[f"static {kind}, cached"] = lambda kind=kind: run(cached, static[kind])
+        seconds = common.alternate(runs, repeat=repeat)
+    return {name: count / value for name, value in seconds.items()}
+
+
+def effect_on_labels(config_file: str, weights: str) -> dict[str, float | int]:
+    """Pseudo-labels from bfloat16 features against those from float32."""
+    from ppcls_ise.config import get_config
+    from ppcls_ise.engine import UnsupervisedEngine
+
+    config = get_config(config_file, [f"Global.pretrained_model={weights}"])
+    engine = UnsupervisedEngine(config, mode="train")
+    dataset = engine.train_dataset
+    options = config["Clustering"]
+    lengths = {key: options[key] for key in ("k1", "k2") if key in options}
+    labels, rows = {}, {}
+    for kind in KINDS:
+        view = dataset.view(options["transform_ops"])
+        loader = loader_of(view, batch_size=64, num_workers=0, device=engine.device)
+        static = StaticFeatures(engine.plain_model, kind)
+        rows[kind] = extract(engine.model, loader, title=kind, static=static).values
+        labels[kind] = generate_pseudo_labels(
+            rows[kind], options["eps"], options.get("min_samples", 4), **lengths
+        ).labels
+    same = cluster_quality(labels["bf16"], labels["fp32"])
+    result: dict[str, float | int] = {
+        "images": len(dataset),
+        "clusters fp32": int(labels["fp32"].max()) + 1,
+        "clusters bf16": int(labels["bf16"].max()) + 1,
+        "ARI of bf16 against fp32": same.ari,
+        "least cosine": float((rows["fp32"] * rows["bf16"]).sum(axis=1).min()),
+    }
+    if dataset.pids is not None:
+        for kind in KINDS:
+            result[f"ARI {kind} against identities"] = cluster_quality(
+                labels[kind], dataset.pids
+            ).ari
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--labels", nargs=2, metavar=("CONFIG", "WEIGHTS"))
+    arguments = parser.parse_args()
+    ppcls_ise.register()
+    if arguments.labels:
+        common.report("features_bf16_labels", [effect_on_labels(*arguments.labels)])
+        return
+    logging.getLogger("ppcls").setLevel(logging.WARNING)
+    model = network()
+    groups = {
+        "network alone": pure(model, arguments.images, arguments.repeat),
+        "from JPEG files": end_to_end(model, arguments.images, arguments.repeat),
+    }
+    rows = [
+        {
+            "part": part,
+            "way": way,
+            "images/s": speed,
+            "times PaddleClas": speed / group["PaddleClas eager"],
+        }
+        for part, group in groups.items()
+        for way, speed in group.items()
+    ]
+    common.report("features", rows)
+    common.bars("features", groups, ylabel="images per second (ResNet-50, 256x128)", log=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from common import RESULTS, PeakMemory, apart, report
-from features import clustered_features
+from made_up_features import clustered_features
 from tqdm import tqdm
 
 from ppcls_ise.clustering import generate_pseudo_labels
@@ -29,8 +29,9 @@ def measure(count: int, dim: int, eps: float) -> dict[str, object]:
     bars: dict[str, tqdm] = {}
 
     def progress(stage: str, done: int, total: int) -> None:
-        bar = bars.setdefault(stage, tqdm(desc=stage, total=total, mininterval=10))
-        bar.update(done - bar.n)
+        if stage not in bars:
+            bars[stage] = tqdm(desc=stage, total=total, mininterval=10, ncols=80)
+        bars[stage].update(done - bars[stage].n)
 
     with PeakMemory() as memory:
         started, used = time.perf_counter(), time.process_time()

@@ -13,7 +13,7 @@ import importlib
 import warnings
 from types import ModuleType
 
-from ppcls_ise import plugin
+from ppcls_ise import plugin, threads  # noqa: F401 - threads has to be first, before Paddle
 
 __version__ = "0.1.0"
 

@@ -16,6 +16,7 @@ from ppcls_ise import plugin
 from ppcls_ise.callbacks.clustering import ClusteringCallback
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError
+from ppcls_ise.static_model import PRECISIONS, cpu_problem
 
 _SECTIONS = "Global AMP Arch Loss Optimizer DataLoader Metric Clustering profiler_options".split()
 _GLOBAL = (
@@ -24,7 +25,7 @@ _GLOBAL = (
     "start_eval_epoch epochs print_batch_step use_visualdl image_shape save_inference_dir "
     "eval_mode seed to_static log_ranks print_mem_info distributed "
     # added by the plugin
-    "image_root save_step_interval keep_checkpoints"
+    "image_root image_cache feature_precision save_step_interval keep_checkpoints"
 ).split()
 _AMP = "use_amp scale_loss use_dynamic_loss_scaling use_fp16_test level".split()
 _ARCH = (
@@ -47,7 +48,7 @@ _KINDS = {
 }
 _HARMLESS = re.compile(r"[\w ./+-]*", re.ASCII)
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
-_PATHS = ("output_dir", "image_root", "pretrained_model", "checkpoints", "save_inference_dir")
+_PATHS = "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir".split()
 # Necks and heads that PaddleClas has itself.
 _GEARS = (
     "ArcMargin CosMargin CircleMargin FC VehicleNeck Tanh BNNeck AdaMargin FRFNHead "
@@ -120,6 +121,11 @@ def _check_global(options: Any) -> None:
             "Global.device is gpu, but the installed PaddlePaddle is a CPU build. "
             "Add -o Global.device=cpu, or install paddlepaddle-gpu (see the README)."
         )
+    if options.get("to_static", "auto") not in (True, False, "auto"):
+        raise ConfigError(
+            f"Global.to_static has to be True, False or auto, got {options['to_static']!r}"
+        )
+    _check_precision(options)
     counts = ("epochs", "print_batch_step", "eval_interval", "save_interval", "keep_checkpoints")
     for key in (*counts, "save_step_interval"):
         least = 1 if key in counts else 0
@@ -127,6 +133,16 @@ def _check_global(options: Any) -> None:
             raise ConfigError(
                 f"Global.{key} has to be a whole number >= {least}, got {options[key]!r}"
             )
+
+
+def _check_precision(options: Any) -> None:
+    precision, device = options.get("feature_precision", "fp32"), options["device"]
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"Global.feature_precision has to be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
+    if device == "cpu" and (problem := cpu_problem(precision)):
+        raise ConfigError(f"Global.feature_precision: {problem}")
 
 
 def _check_arch(arch: Any) -> None:

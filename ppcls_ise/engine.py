@@ -2,7 +2,7 @@
 """PaddleClas's engine with an epoch hook, re-ID evaluation and checked weights."""
 
 import os
-from functools import partial
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from ppcls_ise.heads import HEADS, MemoryHead
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
 from ppcls_ise.plugin_training import watched_batches
+from ppcls_ise.static_features import StaticFeatures
+from ppcls_ise.static_training import make_static, use_static_graphs
+from ppcls_ise.threads import describe_threads
 from ppcls_ise.weights import load_into, read_state, weight_path
 
 Engine: Any = plugin.engine_class()
@@ -57,19 +60,27 @@ class UnsupervisedEngine(Engine):
             backbone["pretrained"] = False  # other weights follow; the download would be wasted
         # PaddleClas would make one static graph of the whole model; the head keeps a memory that
         # changes, so only backbone and neck become static, below.
-        static, options["to_static"] = options.get("to_static", False), False
+        static, options["to_static"] = options.get("to_static", "auto"), False
         with unique_name.guard():  # Paddle keeps optimizer states under names that count up
             super().__init__(config, mode=mode)
         options["pretrained_model"], options["to_static"] = weights, static
         plugin.logger().info(plugin.describe())
+        if folder := options.get("image_cache"):
+            for name in ("train", "query", "gallery"):
+                if loader := getattr(self, f"{name}_dataloader", None):
+                    loader.dataset.cache_images(folder)
+        self._static_features: StaticFeatures | None = None
+        precision = options.get("feature_precision", "fp32")
+        if options["device"] == "cpu":
+            plugin.logger().info(describe_threads())
+            self._static_features = StaticFeatures(self.plain_model, precision)
 
         self.has_pretrained_weights = bool(backbone_weights or weights or options["checkpoints"])
         self._load_weights(weights, backbone_weights)
         if group_size := config["Arch"].get("bn_group_size"):
             group_batch_norms(self.plain_model, group_size)
-        if static:
-            self.plain_model.backbone = paddle.jit.to_static(self.plain_model.backbone)
-            self.plain_model.neck = paddle.jit.to_static(self.plain_model.neck)
+        if use_static_graphs(config, self.plain_model, self._images_to_train()):
+            make_static(self.plain_model)
         self.last_result: ReIDResult | None = None
         self.eval_func = UnsupervisedEngine.evaluate
         if mode == "train":
@@ -167,6 +178,13 @@ class UnsupervisedEngine(Engine):
         self._train_steps = self.train_epoch_func
         self.train_epoch_func = UnsupervisedEngine._train_one_epoch
 
+    def _images_to_train(self) -> int:
+        """Images that the whole training computes; 0 without training."""
+        if self.mode != "train":
+            return 0
+        sampler = self.train_dataloader.batch_sampler
+        return self.epochs * len(sampler) * getattr(sampler, "batch_size", 1)
+
     def _check_evaluation_images(self) -> None:
         """Find query and gallery images that cannot be opened before an epoch is spent."""
         if not self.config["Global"]["eval_during_train"]:
@@ -231,8 +249,19 @@ class UnsupervisedEngine(Engine):
 
     def extract(self, loader: DataLoader, *, title: str) -> Features:
         """`ppcls_ise.features.extract` with this engine's model and precision."""
-        precision = partial(plugin.precision, self, is_eval=True)
-        return extract(self.model, loader, title=title, precision=precision)
+        return extract(
+            self.model,
+            loader,
+            title=title,
+            precision=self._feature_context,
+            static=self._static_features,
+        )
+
+    def _feature_context(self) -> AbstractContextManager[Any]:
+        kind = self.config["Global"].get("feature_precision", "fp32")
+        if kind == "fp32" or self._static_features is not None:
+            return plugin.precision(self, is_eval=True)
+        return paddle.amp.auto_cast(dtype={"bf16": "bfloat16", "fp16": "float16"}[kind])
 
     def query_and_gallery(self) -> tuple[Side, Side]:
         """Features, identities and cameras of both sides, in the order of their data sets.

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed import broadcast_running_statistics, gather_arrays
 from ppcls_ise.errors import DataError, DivergenceError
+from ppcls_ise.static_features import StaticFeatures
 
 _SHOWN = 5
 
@@ -49,6 +50,7 @@ def extract(
     *,
     title: str,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    static: StaticFeatures | None = None,
 ) -> Features:
     """Evaluation-mode features of every image behind ``loader`` (spec: section 10).
 
@@ -60,6 +62,7 @@ def extract(
         loader: over a `ReIDDataset` (or a view of one).
         title: for the progress bar, which is shown on terminals only.
         precision: makes the mixed-precision context of a batch.
+        static: computes by a static graph where it can.
 
     Raises:
         DivergenceError: a feature is not finite; names the image.
@@ -70,10 +73,16 @@ def extract(
     broadcast_running_statistics(model)
     parts: list[np.ndarray] = []
     marks: list[np.ndarray] = []
+    network = None
     for images, labels, *_ in tqdm(loader, desc=title, unit="batch", leave=False, disable=None):
-        with precision():
-            output = model(images, labels)["features"]
-        parts.append(output.astype("float32").numpy())
+        if static is not None and not parts:
+            network = static.network(images.numpy())
+        if network is not None:
+            parts.append(network(images.numpy()))
+        else:
+            with precision():
+                output = model(images, labels)["features"]
+            parts.append(output.astype("float32").numpy())
         marks.append(labels.numpy()[:, 1:])
     if was_training:
         model.train()

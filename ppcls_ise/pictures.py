@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranked lists as a picture."""
+"""Ranked lists and clusterings as pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
+from ppcls_ise.clustering.eps_range import LEAST_STABILITY, EpsRange
 from ppcls_ise.data.images import read_image
 from ppcls_ise.files import replacing
 from ppcls_ise.metrics import Side
@@ -73,3 +75,30 @@ def _framed(path: str, color: tuple[int, int, int]) -> Image.Image:
     image = Image.fromarray(read_image(path))
     frame.paste(image.resize((_WIDTH, _HEIGHT)), (_BORDER, _BORDER))
     return frame
+
+
+def eps_curves(path: str | Path, result: EpsRange) -> None:
+    """Write a plot of a range of eps as PNG: clusters, outliers and largest cluster, stability.
+
+    The stable range is shaded, the recommended eps is a line.
+    """
+    eps = [point.eps for point in result.points]
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    clusters, shares, stability = figure.subplots(3, sharex=True)
+    clusters.plot(eps, [point.num_clusters for point in result.points], "o-")
+    clusters.set_ylabel("clusters")
+    for name, label in (("outlier_share", "outliers"), ("largest_share", "largest cluster")):
+        values = [100 * getattr(point, name) for point in result.points]
+        shares.plot(eps, values, "o-", label=label)
+    shares.set_ylabel("% of the images")
+    shares.legend()
+    stability.plot(eps, [point.stability for point in result.points], "o-")
+    stability.axhline(LEAST_STABILITY, color="gray", linestyle=":")
+    stability.set_ylabel("stability")
+    stability.set_xlabel("eps")
+    for axes in (clusters, shares, stability):
+        if result.plateau is not None and result.recommended is not None:
+            axes.axvspan(*result.plateau, alpha=0.1)
+            axes.axvline(result.recommended, color="green")
+    with replacing(path) as scratch:
+        figure.savefig(scratch, format="png", dpi=100)

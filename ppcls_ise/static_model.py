@@ -12,11 +12,21 @@ import paddle.nn.functional as F
 from paddle import inference, nn
 
 from ppcls_ise.errors import ConfigError, ExportError, WeightsError
-from ppcls_ise.threads import core_count
+from ppcls_ise.threads import eager_threads, static_threads
 
 # Paddle 3 writes the first, 2.6 the second.
 PROGRAM_SUFFIXES = (".json", ".pdmodel")
 PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+_process_threads = eager_threads()
+
+
+def set_process_threads(threads: int) -> None:
+    """Set how many threads everything but a `StaticModel` uses in this process."""
+    global _process_threads
+    _process_threads = threads
+    paddle.base.core.set_num_threads(threads)
 
 
 class _FeatureNet(nn.Layer):
@@ -125,7 +135,7 @@ class StaticModel:
         folder: where `save_static_model` wrote it.
         name: its file names without suffix.
         device: ``"cpu"`` or ``"gpu"`` (card 0).
-        threads: of the CPU; all cores that this process may use by default.
+        threads: of the CPU; by default, this process's part of the cores.
         precision: ``fp32``; ``bf16`` (on a CPU it needs the instructions for it); ``fp16`` (GPU).
         use_mkldnn: compute with oneDNN on a CPU.
         use_tensorrt: compute with TensorRT on a GPU.
@@ -146,7 +156,7 @@ class StaticModel:
         use_mkldnn: bool = True,
         use_tensorrt: bool = False,
     ) -> None:
-        check_precision(precision, device=device)
+        _check_precision(precision, device)
         config = inference.Config(*_files(Path(folder), name))
         config.disable_glog_info()
         # No enable_memory_optim(): with Paddle 3 it keeps the model from loading.
@@ -156,7 +166,7 @@ class StaticModel:
             raise ConfigError("TensorRT needs a GPU: set device to gpu or use_tensorrt to False")
         else:
             config.disable_gpu()
-            config.set_cpu_math_library_num_threads(threads or core_count())
+            config.set_cpu_math_library_num_threads(threads or static_threads())
             _use_mkldnn(config, precision, use_mkldnn)
         try:
             self._predictor = inference.create_predictor(config)
@@ -174,25 +184,28 @@ class StaticModel:
         self._input.reshape(list(images.shape))
         self._input.copy_from_cpu(images)
         self._predictor.run()
+        paddle.base.core.set_num_threads(_process_threads)  # it has set this process's
         return self._output.copy_to_cpu().astype(np.float32, copy=False)
 
 
-def check_precision(precision: str, *, device: str) -> None:
-    """Make sure that ``device`` (cpu or gpu) can compute in ``precision`` (see `StaticModel`).
+def cpu_problem(precision: str) -> str | None:
+    """Why a CPU, or this one, does not compute in ``precision``; None if it does."""
+    if precision == "fp16":
+        return "a CPU does not compute in fp16: set precision to fp32 or bf16"
+    if precision == "bf16" and not paddle.base.core.supports_bfloat16():
+        return "this CPU has no bfloat16 instructions: set precision to fp32"
+    return None
 
-    Raises:
-        ConfigError: it cannot.
-    """
+
+def _check_precision(precision: str, device: str) -> None:
     if device not in ("cpu", "gpu"):
         raise ConfigError(f"a static model runs on cpu or gpu, not on {device!r}")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision has to be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if device == "gpu" and not paddle.is_compiled_with_cuda():
         raise ConfigError("the installed PaddlePaddle is a CPU build: set device to cpu")
-    if device == "cpu" and precision == "fp16":
-        raise ConfigError("a CPU does not compute in fp16: set precision to fp32 or bf16")
-    if device == "cpu" and precision == "bf16" and not paddle.base.core.supports_bfloat16():
-        raise ConfigError("this CPU has no bfloat16 instructions: set precision to fp32")
+    if device == "cpu" and (problem := cpu_problem(precision)):
+        raise ConfigError(problem)
 
 
 def _last_line(error: Exception) -> str:

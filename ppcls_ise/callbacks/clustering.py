@@ -164,6 +164,14 @@ class ClusteringCallback(Callback):
             )
         self._log(engine, epoch, dataset)
 
+    def graph_inputs(self, engine: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """Features of the readable training images, and what else ``jaccard_graph`` gets."""
+        dataset = engine.train_dataset
+        features = self._extract(engine, dataset)
+        self._report_quarantine(engine, features, dataset)
+        rows = np.flatnonzero(features.readable)
+        return features.values[rows], self.graph_options(dataset.camids, rows)
+
     def _extract(self, engine: Any, dataset: ReIDDataset) -> Features:
         loader = loader_of(
             dataset.view(self.transform_ops),
@@ -183,15 +191,7 @@ class ClusteringCallback(Callback):
         """Labels of the readable images, computed once, by process 0; an unreadable image is an
         outlier, so it is never drawn."""
         rows = np.flatnonzero(features.readable)
-        options: dict[str, Any] = dict(self.lengths)
-        if self.camera_aware:
-            if camids is None:
-                raise ConfigError(
-                    "Clustering.camera_aware needs camera numbers, and the training images have "
-                    "none: name them (camera_from_folder or camera_pattern of "
-                    "DataLoader.Train.dataset), or set Clustering.camera_aware=False"
-                )
-            options["camera_ids"] = camids[rows]
+        options = self.graph_options(camids, rows)
         labels, recall = np.full(len(features.values), -1, np.int64), None
         if dist.get_rank() == 0:
             options.update(backend=backend, approximate=self.approximate)
@@ -207,6 +207,19 @@ class ClusteringCallback(Callback):
             seconds, recall = {**seconds, **part.seconds}, part.recall
         labels = broadcast_array(labels)
         return PseudoLabels.from_labels(features.values, labels, seconds=seconds, recall=recall)
+
+    def graph_options(self, camids: np.ndarray | None, rows: np.ndarray) -> dict[str, Any]:
+        """Keyword arguments of ``jaccard_graph`` for the given rows of the data set."""
+        options: dict[str, Any] = dict(self.lengths)
+        if self.camera_aware:
+            if camids is None:
+                raise ConfigError(
+                    "Clustering.camera_aware needs camera numbers, and the training images have "
+                    "none: name them (camera_from_folder or camera_pattern of "
+                    "DataLoader.Train.dataset), or set Clustering.camera_aware=False"
+                )
+            options["camera_ids"] = camids[rows]
+        return options
 
     @paddle.no_grad()
     def warm_up(self, engine: Any) -> None:

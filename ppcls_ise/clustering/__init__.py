@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pseudo-labels from features: arrays in, arrays out; numpy and scipy only."""
+"""Pseudo-labels from features: arrays in, arrays out; numpy, scipy and, if wanted, faiss."""
 
 from ppcls_ise.clustering.dbscan import dbscan
 from ppcls_ise.clustering.jaccard import jaccard_graph

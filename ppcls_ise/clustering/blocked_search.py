@@ -11,7 +11,7 @@ from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
 from ppcls_ise.clustering.row_set import RowSet
 from ppcls_ise.clustering.running_top import RunningTop
 
-_BLOCK_ROWS = 2048
+_BLOCK_ROWS = 1024
 # Rows compared at once: their scores are still in the caches for the second comparison.
 _SCAN_ROWS = 256
 

@@ -102,4 +102,5 @@ def _without_common_columns(
         roots = np.sqrt(block.data[keep])
         return sparse.csr_matrix((roots, block.indices[keep], starts), shape=block.shape)
 
-    return stack_rows(map_rows(drop, len(order), _BLOCK_ROWS), memberships.shape[1])
+    blocks = map_rows(drop, len(order), _BLOCK_ROWS)
+    return stack_rows(blocks, memberships.shape[1], memberships.nnz)

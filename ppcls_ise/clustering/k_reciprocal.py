@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from ppcls_ise.clustering.parallel import Progress, map_rows, stack_rows
+from ppcls_ise.clustering.parallel import Progress, map_rows
 
 _BLOCK_ROWS = 2048
 
@@ -60,4 +60,5 @@ def expanded_neighbors(
         return block
 
     count = reciprocal.shape[0]
-    return stack_rows(map_rows(expand, count, _BLOCK_ROWS, "sets", progress), count)
+    blocks = list(map_rows(expand, count, _BLOCK_ROWS, "sets", progress))
+    return sparse.vstack(blocks, format="csr") if blocks else reciprocal.copy()

@@ -111,4 +111,5 @@ def query_expansion(
         return block
 
     count = len(lists)
-    return stack_rows(map_rows(average, count, _BLOCK_ROWS, "expansion", progress), count)
+    blocks = map_rows(average, count, _BLOCK_ROWS, "expansion", progress)
+    return stack_rows(blocks, count, int(np.diff(memberships.indptr)[mean.indices].sum()))

@@ -14,7 +14,7 @@ from ppcls_ise.clustering.parallel import Progress, equal_work, ordered_map
 
 # Entries of the inverted lists handled at once: small enough for the caches.
 _BLOCK_ENTRIES = 1 << 17
-_PAIR_CHUNK = 4096
+_PAIR_CHUNK = 2048
 # Bounds on the overlap from here on leave few pairs, which are cheaper to find first.
 _SELECTIVE_OVERLAP = 0.25
 

@@ -67,24 +67,23 @@ def map_rows(
             progress(stage, min(done * step, count), count)
 
 
-def stack_rows(blocks: Iterable[sparse.csr_matrix], columns: int) -> sparse.csr_matrix:
-    """Blocks of rows, one below the other, without ever holding all blocks and the result."""
-    data: list[np.ndarray] = []
-    indices: list[np.ndarray] = []
+def stack_rows(blocks: Iterable[sparse.csr_matrix], columns: int, most: int) -> sparse.csr_matrix:
+    """Blocks of float32 rows, one below the other, without ever holding all blocks and the result.
+
+    Room is made for ``most`` entries (untouched memory costs nothing) and cut to what is used.
+    """
+    data = np.empty(most, dtype=np.float32)
+    indices = np.empty(most, dtype=np.int32)
     starts = [np.zeros(1, dtype=np.int64)]
     for block in blocks:
-        starts.append(starts[-1][-1] + block.indptr[1:].astype(np.int64))
-        for whole, part in ((data, block.data), (indices, block.indices)):
-            if not whole:
-                whole.append(np.empty(0, dtype=part.dtype))
-            before = len(whole[0])
-            # Grows in place; large arrays are not even copied.
-            whole[0].resize(before + len(part), refcheck=False)
-            whole[0][before:] = part
+        begin = int(starts[-1][-1])
+        data[begin : begin + block.nnz] = block.data
+        indices[begin : begin + block.nnz] = block.indices
+        starts.append(begin + block.indptr[1:].astype(np.int64))
     indptr = np.concatenate(starts)
-    if not data:
-        return sparse.csr_matrix((0, columns), dtype=np.float32)
-    return sparse.csr_matrix((data[0], indices[0], indptr), shape=(len(indptr) - 1, columns))
+    for whole in (data, indices):
+        whole.resize(indptr[-1], refcheck=False)
+    return sparse.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, columns))
 
 
 def equal_work(work: np.ndarray, most: int) -> Iterator[tuple[int, int]]:

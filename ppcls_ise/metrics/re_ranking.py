@@ -15,6 +15,8 @@ from ppcls_ise.clustering.parallel import Progress
 from ppcls_ise.clustering.row_set import as_features
 
 _BLOCK_VALUES = 1 << 23
+# Shared entries summed at once: small enough for the caches.
+_BLOCK_ENTRIES = 1 << 17
 _UNIT_TOLERANCE = 1e-3
 
 
@@ -114,24 +116,43 @@ def _blocks(
     farthest: np.ndarray,
     lambda_value: float,
 ) -> Iterator[np.ndarray]:
-    size = len(gallery)
     columns = memberships[len(query) :].tocsc()
-    step = max(1, _BLOCK_VALUES // size)
+    # Entries of the columns that a query's row shares: what its overlaps cost.
+    shared = np.diff(columns.indptr)[memberships[: len(query)].indices]
+    work = np.concatenate([[0], np.cumsum(shared)])[memberships.indptr[: len(query) + 1]]
+    step = max(1, _BLOCK_VALUES // len(gallery))
     for start in range(0, len(query), step):
         stop = min(start + step, len(query))
         block = query[start:stop] @ gallery.T
         np.subtract(2.0, 2.0 * block, out=block)
         np.maximum(block, 0.0, out=block)
         block *= lambda_value / farthest[start:stop, None]
-        for line in range(start, stop):
-            entries = slice(memberships.indptr[line], memberships.indptr[line + 1])
-            begin = columns.indptr[memberships.indices[entries]]
-            length = columns.indptr[memberships.indices[entries] + 1] - begin
-            source = np.repeat(begin - (np.cumsum(length) - length), length)
-            source += np.arange(length.sum())
-            shared = np.minimum(np.repeat(memberships.data[entries], length), columns.data[source])
-            touched, place = np.unique(columns.indices[source], return_inverse=True)
-            sums = np.bincount(place.ravel(), weights=shared, minlength=len(touched))
-            block[line - start] += 1.0 - lambda_value
-            block[line - start, touched] -= (1.0 - lambda_value) * (sums / (2.0 - sums))
+        block += 1.0 - lambda_value
+        first = start
+        while first < stop:
+            last = int(np.searchsorted(work, work[first] + _BLOCK_ENTRIES, side="right")) - 1
+            last = min(max(last, first + 1), stop)
+            place, overlap = _overlaps(memberships[first:last], columns)
+            near = block[first - start : last - start].reshape(-1)
+            near[place] -= (1.0 - lambda_value) * (overlap / (2.0 - overlap))
+            first = last
         yield block
+
+
+def _overlaps(rows: sparse.csr_matrix, columns: sparse.csc_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """S_ij = sum_q min(V_iq, W_jq) for rows V [R, M] and W [G, M], given by columns.
+
+    Returns:
+        Ascending places i·G + j of the pairs that share a column, and S there, float64.
+    """
+    begin = columns.indptr[rows.indices]
+    length = columns.indptr[rows.indices + 1] - begin
+    source = np.repeat(begin - (np.cumsum(length) - length), length)
+    source += np.arange(len(source), dtype=source.dtype)
+    size = columns.shape[0]
+    offset = np.repeat(np.arange(rows.shape[0]) * size, np.diff(rows.indptr))
+    key = np.repeat(offset, length) + columns.indices[source]
+    shared = np.minimum(np.repeat(rows.data, length), columns.data[source])
+    sums = np.bincount(key, weights=shared, minlength=rows.shape[0] * size)
+    place = np.flatnonzero(sums)
+    return place, sums[place]

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
 from ppcls_ise import gpu_search
+from ppcls_ise.callbacks.clustering import ClusteringCallback, summary
 from ppcls_ise.clustering import (
+    PseudoLabels,
     faiss_search,
     generate_pseudo_labels,
     jaccard_graph,
@@ -165,3 +167,16 @@ def test_approximate_search_tells_its_recall():
     assert generate_pseudo_labels(features, 0.6, k1=20).recall is None
     with pytest.raises(ValueError, match="Clustering.approximate cannot be combined"):
         generate_pseudo_labels(features, 0.6, camera_ids=np.zeros(3000), approximate=True)
+
+
+def test_configuration_keys():
+    options = {"transform_ops": [], "eps": 0.6}
+    with pytest.raises(ConfigError, match="Clustering.backend has to be one of auto, .*'cuda'"):
+        ClusteringCallback(**options, backend="cuda")
+    for extra in ({"approximate": 1}, {"approximate": True, "camera_aware": True}):
+        with pytest.raises(ConfigError, match="Clustering.approximate has to be"):
+            ClusteringCallback(**options, **extra)
+    labels = np.array([0, 0, 1, -1])
+    features = np.eye(4, dtype=np.float32)
+    assert "recall" not in summary(PseudoLabels.from_labels(features, labels))
+    assert "recall 0.973" in summary(PseudoLabels.from_labels(features, labels, recall=0.973))
