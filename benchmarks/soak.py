@@ -23,7 +23,10 @@ MOST_KB_PER_EPOCH = 20.0
 
 
 class Measure(Callback):
-    """Resident memory (MB) and open file descriptors at the end of every epoch."""
+    """Resident memory (MB) and open file descriptors at the end of every epoch.
+
+    Loader workers that stay would show in the latter: each has pipes to this process.
+    """
 
     def __init__(self) -> None:
         self.rows: list[tuple[float, int]] = []

@@ -107,7 +107,7 @@ def steps_of(batches, *, first=0, before_step=lambda step: None) -> list:
     """What ``train_epoch`` sees of a loader, by the loop of this version."""
 
     class Trainer:
-        train_dataloader = Loader(batches)
+        train_dataloader = batches if isinstance(batches, Loader) else Loader(batches)
 
     trainer = Trainer()
     if is_develop():
@@ -122,7 +122,7 @@ def steps_of(batches, *, first=0, before_step=lambda step: None) -> list:
                     pytest.fail("swallowed")
         else:
             seen += list(trainer.train_dataloader)
-    assert type(trainer.train_dataloader) is Loader and not hasattr(
+    assert isinstance(trainer.train_dataloader, Loader) and not hasattr(
         trainer, "train_dataloader_iter"
     )
     return seen
@@ -133,6 +133,18 @@ def test_loader_failures_cannot_be_swallowed():
         steps_of([1, OSError("broken.jpg cannot be read"), 3])
     with pytest.raises(plugin.InputPipelineFailure):
         steps_of([1, 2, StopIteration()])
+
+
+def test_the_loader_is_read_to_its_end_so_that_its_workers_end():
+    ended = []
+
+    class Counted(Loader):
+        def __iter__(self):
+            yield from super().__iter__()
+            ended.append(True)
+
+    steps_of(Counted([1, 2, 3]))
+    assert ended == [True]
 
 
 def test_steps_are_announced_and_errors_of_the_hook_come_through():

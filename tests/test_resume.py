@@ -349,7 +349,7 @@ def wait_for(words: str, log: Path, run: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_and_go_on_and_end_when_one_dies(lite_set, tmp_path):
+def test_two_processes_stop_together_and_go_on(lite_set, tmp_path):
     more = {"DataLoader__Train__sampler__batch_size": 8, "DataLoader__Train__sampler__iters": 25}
     more |= {"Global__epochs": 1, "Global__save_step_interval": 0, "Arch__bn_group_size": 8}
     runs = [overrides_of(lite_set, tmp_path / name, **more) for name in "ab"]
@@ -365,12 +365,6 @@ def test_two_processes_stop_together_and_go_on_and_end_when_one_dies(lite_set, t
     runs[1].append(latest(tmp_path / "b"))
     assert launched(runs[1], tmp_path / "log_c").wait(timeout=200) == 0
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
-
-    run = launched(runs[0], tmp_path / "log_d")
-    wait_for("Iter: 3/", tmp_path / "log_d" / "workerlog.0", run)
-    found = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True)
-    os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
-    assert run.wait(timeout=100) != 0
 
 
 # -- divergence ------------------------------------------------------------------------------------
