@@ -51,6 +51,7 @@ setup(
         "scipy>=1.10",
         "setuptools",  # `import paddle` imports it, and declares it only for Python 3.12
         "six",
+        "threadpoolctl>=3",
         "tqdm",
         "visualdl>=2.5.3",
     ],
