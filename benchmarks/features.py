@@ -137,12 +137,15 @@ def effect_on_labels(config_file: str, weights: str) -> dict[str, float | int]:
         labels[kind] = generate_pseudo_labels(
             rows[kind], options["eps"], options.get("min_samples", 4), **lengths
         ).labels
-    same = cluster_quality(labels["bf16"], labels["fp32"])
+    same = cluster_quality(labels["bf16"], outliers_apart(labels["fp32"]))
     result: dict[str, float | int] = {
         "images": len(dataset),
         "clusters fp32": int(labels["fp32"].max()) + 1,
         "clusters bf16": int(labels["bf16"].max()) + 1,
         "ARI of bf16 against fp32": same.ari,
+        "images that change between cluster and outlier": int(
+            ((labels["fp32"] < 0) != (labels["bf16"] < 0)).sum()
+        ),
         "least cosine": float((rows["fp32"] * rows["bf16"]).sum(axis=1).min()),
     }
     if dataset.pids is not None:
@@ -151,6 +154,13 @@ def effect_on_labels(config_file: str, weights: str) -> dict[str, float | int]:
                 labels[kind], dataset.pids
             ).ari
     return result
+
+
+def outliers_apart(labels: np.ndarray) -> np.ndarray:
+    """Every outlier (-1) as a cluster of its own, which is how the first partition is read too."""
+    apart = labels.copy()
+    apart[labels < 0] = labels.max() + 1 + np.arange(np.count_nonzero(labels < 0))
+    return apart
 
 
 def main() -> None:
