@@ -24,7 +24,8 @@ def search(lite_model, tmp_path):
 
     def call(command, **given):
         values = {
-            **dict.fromkeys("config device batch_size threads precision mkldnn tensorrt onnx".split()),
+            **dict.fromkeys("config device batch_size threads precision".split()),
+            **dict.fromkeys("mkldnn tensorrt onnx".split()),
             "gallery": str(tmp_path / "g.gallery"),
             "model": str(lite_model),
             **{"override": [], "skip_unreadable": False, "images": None, "features": None},
