@@ -24,8 +24,9 @@ from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
 from ppcls_ise.plugin_training import watched_batches
 from ppcls_ise.static_features import StaticFeatures
+from ppcls_ise.static_model import set_process_threads
 from ppcls_ise.static_training import make_static, use_static_graphs
-from ppcls_ise.threads import describe_threads
+from ppcls_ise.threads import describe_threads, eager_threads
 from ppcls_ise.weights import load_into, read_state, weight_path
 
 Engine: Any = plugin.engine_class()
@@ -73,6 +74,7 @@ class UnsupervisedEngine(Engine):
         precision = options.get("feature_precision", "fp32")
         if options["device"] == "cpu":
             plugin.logger().info(describe_threads())
+            set_process_threads(eager_threads())  # others in this process may have set it (faiss)
             self._static_features = StaticFeatures(self.plain_model, precision)
 
         self.has_pretrained_weights = bool(backbone_weights or weights or options["checkpoints"])
