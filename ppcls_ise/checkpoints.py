@@ -144,7 +144,7 @@ class Checkpoints:
             scratch = target / "saving.tmp"  # what a killed process left there is overwritten
             with self._reported(f"{target / name}.*"):
                 try:
-                    self._state_to_save(info["epoch"], None)
+                    self._require_finite()
                     shutil.rmtree(scratch, ignore_errors=True)
                     scratch.mkdir(parents=True)
                     write(scratch)
@@ -158,21 +158,23 @@ class Checkpoints:
 
     # -- saving and stopping ------------------------------------------------------------------
 
-    def _state_to_save(self, epoch: int, step: int | None) -> dict[str, Any]:
-        state = training_state(self._engine, epoch=epoch, step=step) | {"best": self._best}
-        self._size = num_bytes(state)
-        if bad := non_finite(state):
+    def _state(self, epoch: int, step: int | None) -> dict[str, Any]:
+        return training_state(self._engine, epoch=epoch, step=step) | {"best": self._best}
+
+    def _require_finite(self) -> None:
+        weights = self._engine.plain_model.state_dict(use_hook=False)
+        if bad := non_finite(weights):
             raise DivergenceError(
-                f"training diverged: {len(bad)} of {len(state['model'])} weights are not finite "
+                f"training diverged: {len(bad)} of {len(weights)} weights are not finite "
                 f"({', '.join(bad[:3])}) after step {self._step} of epoch {self._epoch}; they are "
                 "not saved."
             )
-        return state
 
     def _save_state(self, epoch: int, step: int | None) -> None:
         if dist.get_rank() == 0:
             with self._reported(str(self._folder.folder)):
-                self._folder.write(self._state_to_save(epoch, step))
+                self._require_finite()
+                self._folder.write(self._state(epoch, step))
 
     @contextmanager
     def _reported(self, what: str) -> Iterator[None]:
@@ -181,9 +183,10 @@ class Checkpoints:
             yield
         except OSError as error:
             free = shutil.disk_usage(self._engine.run_folder).free
+            needed = num_bytes(self._state(self._epoch, None))
             self._failures[what] = (
                 f"{what} could not be saved: {error.strerror or error} (about "
-                f"{self._size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free)."
+                f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free)."
             )
             plugin.logger().error(
                 f"{self._failures[what]} {self._last_good()} Training goes on and tries again."

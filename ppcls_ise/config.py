@@ -27,16 +27,16 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     """PaddleClas's command line: ``-c CONFIG``, ``-o key=value`` (repeatable), ``-p PROFILER``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("-c", "--config", required=True, help="YAML file, see configs/")
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one key, e.g. -o Global.device=cpu (repeatable)",
-    )
+    add_override(parser, "override one key, e.g. -o Global.device=cpu (repeatable)")
     parser.add_argument("-p", "--profiler_options", default=None, help="PaddleClas's profiler")
     return parser
+
+
+def add_override(parser: argparse.ArgumentParser, help: str) -> None:
+    """The argument ``-o KEY=VALUE``."""
+    parser.add_argument(
+        "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help=help
+    )
 
 
 def parse_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:

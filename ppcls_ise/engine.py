@@ -74,7 +74,7 @@ class UnsupervisedEngine(Engine):
         precision = options.get("feature_precision", "fp32")
         if options["device"] == "cpu":
             plugin.logger().info(describe_threads())
-            set_process_threads(eager_threads())  # others in this process may have set it (faiss)
+            set_process_threads(eager_threads())  # whatever was set before in this process
             self._static_features = StaticFeatures(self.plain_model, precision)
 
         self.has_pretrained_weights = bool(backbone_weights or weights or options["checkpoints"])

@@ -13,6 +13,7 @@ import paddle
 
 import ppcls_ise
 from ppcls_ise import onnx_model, plugin
+from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.data.images import ImageReadError, read_image
 from ppcls_ise.engine import UnsupervisedEngine
 from ppcls_ise.errors import ConfigError, DataError, WeightsError
@@ -22,7 +23,6 @@ from ppcls_ise.static_model import StaticModel, save_static_model
 
 LARGEST_DIFFERENCE = 1e-4
 _CROPS = 16
-_LEAST_NORM = 1e-12
 
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -94,10 +94,6 @@ def features_of(model: paddle.nn.Layer) -> Network:
         return unit_rows(output.astype("float32").numpy())
 
     return network
-
-
-def unit_rows(values: np.ndarray) -> np.ndarray:
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), _LEAST_NORM)
 
 
 def fingerprint_of(state: Mapping[str, Any], transform_ops: list[dict[str, Any]]) -> str:

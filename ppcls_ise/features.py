@@ -12,6 +12,7 @@ from paddle import nn
 from paddle.io import DataLoader, DistributedBatchSampler
 from tqdm import tqdm
 
+from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed import broadcast_running_statistics, gather_arrays
 from ppcls_ise.errors import DataError, DivergenceError
@@ -103,8 +104,7 @@ def extract(
             f"{title}: {int((~finite).sum())} of {len(values)} features are not finite, first of "
             f"{', '.join(bad)}."
         )
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
-    return Features(values / np.maximum(norms, 1e-12), ok)
+    return Features(unit_rows(values), ok)
 
 
 def require_readable(features: Features, dataset: ReIDDataset, *, title: str) -> None:

@@ -13,7 +13,7 @@ from ppcls_ise.calibration import Calibration
 from ppcls_ise.clustering.row_set import row_norms
 from ppcls_ise.errors import DataError
 from ppcls_ise.gallery_file import read_arrays, write_arrays
-from ppcls_ise.threads import core_count
+from ppcls_ise.threads import faiss_threads
 
 EXACT_LIMIT = 100_000
 _LARGEST_DEAD_SHARE = 0.25
@@ -119,8 +119,8 @@ class GallerySearch:
             old = self._vectors() if self._index is not None else rows[:0]
             self._build(self.paths + paths, np.concatenate([old[self._alive], rows]))
         else:
-            faiss.omp_set_num_threads(core_count())
-            self._index.add(rows)
+            with faiss_threads():
+                self._index.add(rows)
             self._number(self._rows + paths, np.append(self._alive, np.ones(len(rows), bool)))
         return len(known)
 
@@ -168,8 +168,8 @@ class GallerySearch:
             )
         count = min(count, len(self))
         if self.is_exact:
-            faiss.omp_set_num_threads(core_count())
-            scores, rows = self._index.search(queries, count)
+            with faiss_threads():
+                scores, rows = self._index.search(queries, count)
         else:
             scores, rows = hnsw_graph.search_graph(self._index, queries, count, self._alive)
             for query in np.flatnonzero((rows < 0).any(axis=1)):

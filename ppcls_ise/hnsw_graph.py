@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import faiss
 import numpy as np
 
-from ppcls_ise.threads import core_count
+from ppcls_ise.threads import faiss_threads
 
 LINKS = 32
 _BUILD_WIDTH = 40
@@ -23,7 +23,8 @@ NAMES = (*_VECTORS, "top")
 def build_graph(rows: np.ndarray) -> faiss.IndexHNSWFlat:
     """An index over unit rows [N, D] float32; O(N log N D) time, N (4 D + 8 LINKS) bytes."""
     index = _empty(rows.shape[1])
-    index.add(rows)
+    with faiss_threads():
+        index.add(rows)
     return index
 
 
@@ -37,8 +38,8 @@ def search_graph(
     options = {"efSearch": max(_SEARCH_WIDTH, 2 * count)}
     if not alive.all():
         options["sel"] = faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
-    faiss.omp_set_num_threads(core_count())
-    return index.search(queries, count, params=faiss.SearchParametersHNSW(**options))
+    with faiss_threads():
+        return index.search(queries, count, params=faiss.SearchParametersHNSW(**options))
 
 
 def graph_arrays(index: faiss.IndexHNSWFlat) -> dict[str, np.ndarray]:
@@ -72,7 +73,6 @@ def graph_of(rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> faiss.IndexH
 def _empty(columns: int) -> faiss.IndexHNSWFlat:
     index = faiss.IndexHNSWFlat(columns, LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = _BUILD_WIDTH
-    faiss.omp_set_num_threads(core_count())
     return index
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ppcls_ise import plugin
-from ppcls_ise.config import parse_value
+from ppcls_ise.config import add_override, parse_value
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.extractor import Extractor
 from ppcls_ise.static_model import PRECISIONS
@@ -34,13 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that name a model and how it runs."""
     parser.add_argument("--model", help="folder of tools/export_model.py (with -c: .pdparams)")
     parser.add_argument("-c", "--config", help="YAML file of a checkpoint's training")
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="PaddleClas's names for these flags (Global.use_gpu=False, Global.batch_size=32, "
+    add_override(
+        parser,
+        "PaddleClas's names for these flags (Global.use_gpu=False, Global.batch_size=32, "
         "Global.inference_model_dir=..., ...), or keys of the config",
     )
     parser.add_argument("--images", help="folder, image, or text file with one path per line")

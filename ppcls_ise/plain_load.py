@@ -12,9 +12,7 @@ from ppcls_ise.errors import WeightsError, shown
 from ppcls_ise.pickled_arrays import DamagedPickle, ElementType, NamedFunction, RefusedPickle
 from ppcls_ise.released_weights import downloaded_file
 from ppcls_ise.safe_pickle import read_pickle
-from ppcls_ise.weights import read_state
-
-_NAME_TABLE = "StructuredToParameterName@@"
+from ppcls_ise.weights import NAME_TABLE, read_state
 
 
 def plain_load(path: str, **_options: Any) -> Any:
@@ -34,7 +32,7 @@ def plain_load(path: str, **_options: Any) -> Any:
 
 def _arrays(value: Any) -> Any:
     if type(value) is dict:
-        return {name: _arrays(item) for name, item in value.items() if name != _NAME_TABLE}
+        return {name: _arrays(item) for name, item in value.items() if name != NAME_TABLE}
     if type(value) is list:
         return [_arrays(item) for item in value]
     # How Paddle pickles a tensor that is not directly in a table: (name, array).

@@ -8,9 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ppcls_ise.calibration import Calibration, calibrate, shown_score
+from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.contact_sheet import contact_sheet
 from ppcls_ise.data.image_list import list_images
 from ppcls_ise.errors import ConfigError, DataError
@@ -61,7 +60,7 @@ def calibrate_gallery(args: argparse.Namespace) -> str:
     if args.features:
         features, paths, model = load_features(args.features)
         gallery.require_model(model)
-        features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        features = unit_rows(features)
     labels = read_labels(args.labels, features, paths, eps=args.eps)
     gallery.calibration = calibrate(
         features,

@@ -8,6 +8,8 @@ Paddle sets ``OMP_NUM_THREADS`` to 1 when it is imported unless it is set alread
 import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -34,6 +36,20 @@ def eager_threads() -> int:
     """Threads for Paddle's eager operators: what the user has set, else 1, because more have never
     been faster."""
     return static_threads() if _SET_BY_USER else 1
+
+
+@contextmanager
+def faiss_threads() -> Iterator[None]:
+    """Let faiss use all cores. It shares OpenMP with Paddle, so the number of threads, on which
+    the last bits of a sum depend, is put back afterwards."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(core_count())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def describe_threads() -> str:

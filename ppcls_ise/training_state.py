@@ -105,9 +105,9 @@ def restore_training_state(engine: Any, state: Mapping[str, Any]) -> None:
             callback.restore(engine, own)
 
 
-def non_finite(state: Mapping[str, Any]) -> list[str]:
-    """Names of the weights in ``state`` with a NaN or an infinity."""
-    return [name for name, value in state["model"].items() if not np.isfinite(value).all()]
+def non_finite(weights: Mapping[str, paddle.Tensor]) -> list[str]:
+    """Names of the weights with a NaN or an infinity."""
+    return [name for name, value in weights.items() if not np.isfinite(_array(value)).all()]
 
 
 def num_bytes(tree: Any) -> int:

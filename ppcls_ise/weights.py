@@ -19,7 +19,7 @@ from ppcls_ise.safe_pickle import DamagedPickle, RefusedPickle, read_pickle
 
 _SUFFIX = ".pdparams"
 # paddle.save adds this table of internal names.
-_NAME_TABLE = "StructuredToParameterName@@"
+NAME_TABLE = "StructuredToParameterName@@"
 # A classifier of the training set: unused in re-identification, so it may differ or be absent.
 _CLASSIFIER = ("head.", "fc.")
 _CONVERT = "Convert it with tools/convert_weights.py."
@@ -81,7 +81,7 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{path} is a PyTorch checkpoint. {_CONVERT}")
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a table of weights")
-    content.pop(_NAME_TABLE, None)
+    content.pop(NAME_TABLE, None)
     odd = [
         str(name)
         for name, value in content.items()

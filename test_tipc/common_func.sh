@@ -83,6 +83,11 @@ tipc_read() {
     mapfile -t lines < <(tr -d '\r' <"$1" | grep -v '^$')
 }
 
+# Key, value and argument "key=value" of line $1; the argument of another value with $2.
+key() { func_parser_key "${lines[$1]}"; }
+value() { func_parser_value "${lines[$1]}"; }
+argument() { func_set_params "$(key "$1")" "${2-$(value "$1")}"; }
+
 # Name of the model, for folders and result lines: the folder of its config. (The line model_name is
 # Arch.name, as PaddleClas's runner wants it, and the same for all of them.)
 tipc_model() {

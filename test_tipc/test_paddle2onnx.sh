@@ -10,9 +10,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source test_tipc/common_func.sh
 tipc_read "$config"
 [[ ${#lines[@]} -eq 16 ]] || tipc_stop "$config has ${#lines[@]} lines, the format has 16"
-key() { func_parser_key "${lines[$1]}"; }
-value() { func_parser_value "${lines[$1]}"; }
-argument() { func_set_params "$(key "$1")" "$(value "$1")"; }
 
 python=$(value 2)
 tipc_require_python "$python"

@@ -12,10 +12,6 @@ tipc_require_mode "$mode"
 tipc_read "$config"
 [[ ${#lines[@]} -gt 50 ]] || tipc_stop "$config has ${#lines[@]} lines, the format has 51 or more"
 
-key() { func_parser_key "${lines[$1]}"; }
-value() { func_parser_value "${lines[$1]}"; }
-argument() { func_set_params "$(key "$1")" "${2-$(value "$1")}"; }
-
 arch=$(value 1)
 python=$(value 2)
 tipc_require_python "$python"

@@ -278,7 +278,6 @@ class ClusteringCallback(Callback):
         result = self.result
         assert result is not None
         stages = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
-        share = result.num_outliers / max(len(result.labels), 1)
         line = f"[Cluster][Epoch {epoch}/{engine.epochs}] {summary(result)} | seconds: {stages}"
         if dataset.pids is not None and result.num_clusters:
             quality = cluster_quality(result.labels, dataset.pids)
@@ -295,7 +294,7 @@ class ClusteringCallback(Callback):
             )
         for name, value in (
             ("clusters", result.num_clusters),
-            ("outlier_share", share),
+            ("outlier_share", result.outlier_share),
             ("largest_cluster", result.largest),
         ):
             plugin.log_scalar(engine, name, value, epoch)
@@ -314,8 +313,7 @@ def _dynamic_graph() -> Iterator[None]:
 
 def summary(result: PseudoLabels) -> str:
     """Clusters, outliers, median and largest cluster in words."""
-    share = 100.0 * result.num_outliers / max(len(result.labels), 1)
-    text = f"{result.num_clusters} clusters, {share:.1f} % outliers"
+    text = f"{result.num_clusters} clusters, {100.0 * result.outlier_share:.1f} % outliers"
     if result.recall is not None:
         text += f", from neighbors of recall {result.recall:.3f} (approximate search)"
     if result.num_clusters:

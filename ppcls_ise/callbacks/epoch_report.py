@@ -9,9 +9,7 @@ from ppcls_ise import plugin
 from ppcls_ise.callbacks.base import Callback
 from ppcls_ise.callbacks.clustering import ClusteringCallback, summary
 from ppcls_ise.clustering import PseudoLabels
-
-_LARGEST_CLUSTER = 0.5
-_MOST_OUTLIERS = 0.95
+from ppcls_ise.clustering.eps_range import LARGEST_SHARE, MOST_OUTLIERS
 
 
 class EpochReport(Callback):
@@ -58,14 +56,14 @@ class EpochReport(Callback):
 def _collapse(result: PseudoLabels) -> str:
     """A warning if the clustering says that features collapsed or scattered, else nothing."""
     images = max(len(result.labels), 1)
-    if result.largest > _LARGEST_CLUSTER * images:
+    if result.largest > LARGEST_SHARE * images:
         return (
             f"COLLAPSE: one cluster holds {100 * result.largest / images:.0f} % of the images; "
             "lower Clustering.eps or Optimizer.lr.learning_rate"
         )
-    if result.num_outliers > _MOST_OUTLIERS * images:
+    if result.outlier_share > MOST_OUTLIERS:
         return (
-            f"COLLAPSE: {100 * result.num_outliers / images:.0f} % of the images are outliers; "
+            f"COLLAPSE: {100 * result.outlier_share:.0f} % of the images are outliers; "
             "raise Clustering.eps, or begin with pretrained weights"
         )
     return ""

@@ -16,8 +16,8 @@ from ppcls_ise.clustering.dbscan import OUTLIER, dbscan
 
 DEFAULT_EPS = tuple(round(0.05 * step, 2) for step in range(4, 17))  # 0.2, 0.25 ... 0.8
 LEAST_STABILITY = 0.85
-_MOST_OUTLIERS = 0.95
-_LARGEST_SHARE = 0.5
+MOST_OUTLIERS = 0.95
+LARGEST_SHARE = 0.5
 _OUTLIER_MARGIN = 0.03
 _MANY_OUTLIERS = 0.5
 
@@ -50,8 +50,8 @@ class EpsPoint:
         """Two clusters or more, at most 95 % outliers, no cluster of more than half of all."""
         return (
             self.num_clusters >= 2
-            and self.outlier_share <= _MOST_OUTLIERS
-            and self.largest_share <= _LARGEST_SHARE
+            and self.outlier_share <= MOST_OUTLIERS
+            and self.largest_share <= LARGEST_SHARE
         )
 
 
@@ -175,7 +175,7 @@ def _why_not(points: Sequence[EpsPoint]) -> str:
     if not any(point.usable for point in points):
         return (
             f"at every eps from {low:g} to {high:g} there are fewer than two clusters, more than "
-            f"{100 * _MOST_OUTLIERS:.0f} % outliers, or a cluster of more than half of the images: "
+            f"{100 * MOST_OUTLIERS:.0f} % outliers, or a cluster of more than half of the images: "
             "these features do not tell the images apart"
         )
     return (

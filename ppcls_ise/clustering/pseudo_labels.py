@@ -47,6 +47,11 @@ class PseudoLabels:
     seconds: Mapping[str, float] = field(default_factory=dict)
     recall: float | None = None
 
+    @property
+    def outlier_share(self) -> float:
+        """Images without a cluster, in [0, 1]."""
+        return self.num_outliers / max(len(self.labels), 1)
+
     @classmethod
     def from_labels(
         cls,

@@ -24,6 +24,11 @@ def as_features(features: np.ndarray, *, name: str = "features") -> np.ndarray:
     return array
 
 
+def unit_rows(values: np.ndarray) -> np.ndarray:
+    """``N(v) = v / max(|v|, 1e-12)`` of each row of [N, D], a copy; a zero row stays zero."""
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+
+
 def row_norms(features: np.ndarray, *, name: str = "features") -> np.ndarray:
     """Euclidean norms [N] float64; O(N·D) time, memory of a few hundred rows.
 
