@@ -26,6 +26,7 @@ ARCH = {
 SHAPE = [3, 256, 128]
 WAYS = {"eager, 1 thread": (False, 1), "static + oneDNN, 1 thread": (True, 1)}
 if common.core_count() > 1:
+    WAYS[f"eager, {common.core_count()} threads"] = (False, common.core_count())
     WAYS[f"static + oneDNN, {common.core_count()} threads"] = (True, common.core_count())
 
 

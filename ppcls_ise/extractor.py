@@ -54,7 +54,7 @@ class Extractor:
             file (or the name of released weights), which is made static first.
         config: the YAML file that the weights were trained with.
         overrides: ``key=value`` for it, as after ``-o``.
-        batch_size: images per run of the network.
+        batch_size: images per run of the network; a CPU computes them in smaller pieces.
         use_onnx: run the folder's ``inference.onnx`` by onnxruntime, in fp32 on a CPU.
         device, threads, precision, use_mkldnn, use_tensorrt: see `StaticModel`.
 

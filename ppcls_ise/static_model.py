@@ -17,6 +17,9 @@ from ppcls_ise.threads import eager_threads, static_threads
 # Paddle 3 writes the first, 2.6 the second.
 PROGRAM_SUFFIXES = (".json", ".pdmodel")
 PRECISIONS = ("fp32", "bf16", "fp16")
+# Of one piece on a CPU: the activations of ResNet-50 then stay near the caches, a third faster
+# than with 16 rows.
+_ROWS_PER_THREAD = 4
 
 
 _process_threads = eager_threads()
@@ -160,13 +163,16 @@ class StaticModel:
         config = inference.Config(*_files(Path(folder), name))
         config.disable_glog_info()
         # No enable_memory_optim(): with Paddle 3 it keeps the model from loading.
+        self._rows: int | None = None  # of one piece
         if device == "gpu":
             _use_gpu(config, precision, use_tensorrt)
         elif use_tensorrt:
             raise ConfigError("TensorRT needs a GPU: set device to gpu or use_tensorrt to False")
         else:
             config.disable_gpu()
-            config.set_cpu_math_library_num_threads(threads or static_threads())
+            threads = threads or static_threads()
+            self._rows = _ROWS_PER_THREAD * threads
+            config.set_cpu_math_library_num_threads(threads)
             _use_mkldnn(config, precision, use_mkldnn)
         try:
             self._predictor = inference.create_predictor(config)
@@ -181,10 +187,16 @@ class StaticModel:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """[B, 3, H, W] -> [B, D], both float32."""
         images = np.ascontiguousarray(images, dtype=np.float32)
+        count = len(images) or 1
+        rows = self._rows or count
+        pieces = [self._run(images[i : i + rows]) for i in range(0, count, rows)]
+        paddle.base.core.set_num_threads(_process_threads)  # the predictor has set this process's
+        return np.concatenate(pieces)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
         self._input.reshape(list(images.shape))
         self._input.copy_from_cpu(images)
         self._predictor.run()
-        paddle.base.core.set_num_threads(_process_threads)  # it has set this process's
         return self._output.copy_to_cpu().astype(np.float32, copy=False)
 
 
