@@ -25,7 +25,7 @@ from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
 from ppcls_ise.plugin_training import watched_batches
 from ppcls_ise.static_features import StaticFeatures
 from ppcls_ise.static_model import set_process_threads
-from ppcls_ise.static_training import make_static, trained_parameters, use_static_graphs
+from ppcls_ise.static_training import make_static, use_static_graphs
 from ppcls_ise.threads import describe_threads, eager_threads
 from ppcls_ise.weights import load_into, read_state, weight_path
 
@@ -73,9 +73,8 @@ class UnsupervisedEngine(Engine):
         self._static_features: StaticFeatures | None = None
         precision = options.get("feature_precision", "fp32")
         if options["device"] == "cpu":
-            size = trained_parameters(self.plain_model)
-            plugin.logger().info(describe_threads(size))
-            set_process_threads(eager_threads(size))  # whatever was set before in this process
+            plugin.logger().info(describe_threads())
+            set_process_threads(eager_threads())  # whatever was set before in this process
             self._static_features = StaticFeatures(self.plain_model, precision)
 
         self.has_pretrained_weights = bool(backbone_weights or weights or options["checkpoints"])

@@ -13,12 +13,13 @@ from paddle import nn
 
 from ppcls_ise import plugin
 from ppcls_ise.static_model import set_process_threads
-from ppcls_ise.threads import LARGE_NETWORK, static_threads
+from ppcls_ise.threads import static_threads
 
 # Paddle 3.3.1 with oneDNN leaves the running statistics of batch norms as they were, and crashes at
 # times with whole-network graphs; 2.6.2 computes the eager numbers.
 _SOUND = "2.6"
-# Below this, tracing costs more than it brings.
+# Below these, tracing costs more than it brings.
+LEAST_PARAMETERS = 5_000_000
 LEAST_IMAGES = 2_000
 _TRIAL_SECONDS = 900
 
@@ -40,7 +41,8 @@ def use_static_graphs(config: Any, model: nn.Layer, images: int) -> bool:
         return wanted
     if config["Global"]["device"] != "cpu" or not paddle.__version__.startswith(_SOUND):
         return False
-    if trained_parameters(model) < LARGE_NETWORK or images < LEAST_IMAGES:
+    parameters = sum(p.size for p in model.parameters() if not p.stop_gradient)
+    if parameters < LEAST_PARAMETERS or images < LEAST_IMAGES:
         return False
     if problem := trial(config):
         plugin.logger().info(f"training computes eagerly: a trial static step failed: {problem}")
@@ -51,11 +53,6 @@ def use_static_graphs(config: Any, model: nn.Layer, images: int) -> bool:
     paddle.set_flags({"FLAGS_use_mkldnn": True})
     set_process_threads(static_threads())
     return True
-
-
-def trained_parameters(model: nn.Layer) -> int:
-    """How many numbers of the model get a gradient."""
-    return sum(p.size for p in model.parameters() if not p.stop_gradient)
 
 
 def make_static(model: nn.Layer) -> None:

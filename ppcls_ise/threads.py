@@ -15,7 +15,6 @@ from pathlib import Path
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _OLD_QUOTA = Path("/sys/fs/cgroup/cpu")
 _VARIABLE = "OMP_NUM_THREADS"
-LARGE_NETWORK = 5_000_000  # trained parameters
 _SET_BY_USER = None if "paddle" in sys.modules else os.environ.get(_VARIABLE)
 
 
@@ -33,11 +32,10 @@ def static_threads() -> int:
     return max(1, core_count() // _local_processes())
 
 
-def eager_threads(parameters: int = 0) -> int:
-    """Threads for Paddle's eager operators: what the user has set; else this process's part of the
-    cores for a network of `LARGE_NETWORK` ``parameters`` or more, and 1 for a smaller one, whose
-    operators are faster on one core."""
-    return static_threads() if _SET_BY_USER or parameters >= LARGE_NETWORK else 1
+def eager_threads() -> int:
+    """Threads for Paddle's eager operators: what the user has set, else 1, because more have never
+    been faster."""
+    return static_threads() if _SET_BY_USER else 1
 
 
 @contextmanager
@@ -54,14 +52,14 @@ def faiss_threads() -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def describe_threads(parameters: int = 0) -> str:
-    """One line for the log; ``parameters`` as for `eager_threads`."""
+def describe_threads() -> str:
+    """One line for the log."""
     processes = _local_processes()
     shared = f" for {processes} processes" if processes > 1 else ""
     source = f"set by {_VARIABLE}" if _SET_BY_USER else f"{_VARIABLE} would set both"
     return (
         f"{core_count()} CPU cores{shared}: {static_threads()} threads for static graphs, such as "
-        f"those of features, and {eager_threads(parameters)} for eager operators ({source})"
+        f"those of features, and {eager_threads()} for eager operators ({source})"
     )
 
 

@@ -108,15 +108,15 @@ def test_precisions_that_cannot_be_served(value, words, lite_set, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("user", "local", "static", "eager", "large", "words"),
+    ("user", "local", "static", "eager", "words"),
     [
-        (None, None, 8, 1, 8, "OMP_NUM_THREADS would set both"),
-        (None, "2", 4, 1, 4, "8 CPU cores for 2 processes"),
-        (None, "16", 1, 1, 1, "1 threads for static"),
-        ("3", None, 3, 3, 3, "set by OMP_NUM_THREADS"),
+        (None, None, 8, 1, "OMP_NUM_THREADS would set both"),
+        (None, "2", 4, 1, "8 CPU cores for 2 processes"),
+        (None, "16", 1, 1, "1 threads for static"),
+        ("3", None, 3, 3, "set by OMP_NUM_THREADS"),
     ],
 )
-def test_threads_are_chosen_and_said(user, local, static, eager, large, words, monkeypatch):
+def test_threads_are_chosen_and_said(user, local, static, eager, words, monkeypatch):
     monkeypatch.setattr(threads, "core_count", lambda: 8)
     monkeypatch.setattr(threads, "_SET_BY_USER", user)
     monkeypatch.delenv("PADDLE_TRAINERS_NUM", raising=False)
@@ -124,6 +124,4 @@ def test_threads_are_chosen_and_said(user, local, static, eager, large, words, m
     if local:
         monkeypatch.setenv("PADDLE_LOCAL_SIZE", local)
     assert (threads.static_threads(), threads.eager_threads()) == (static, eager)
-    assert threads.eager_threads(threads.LARGE_NETWORK) == large
     assert words in threads.describe_threads()
-    assert f"{large} for eager" in threads.describe_threads(threads.LARGE_NETWORK)

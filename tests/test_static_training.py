@@ -34,7 +34,7 @@ def tried(monkeypatch):
     calls = []
     monkeypatch.setattr(static_training, "trial", lambda config: calls.append(1))
     monkeypatch.setattr(static_training, "_SOUND", paddle.__version__)
-    monkeypatch.setattr(static_training, "LARGE_NETWORK", 10)
+    monkeypatch.setattr(static_training, "LEAST_PARAMETERS", 10)
     monkeypatch.setattr(static_training, "set_process_threads", lambda threads: None)
     monkeypatch.setattr(paddle, "set_flags", lambda flags: None)
     return calls
@@ -63,7 +63,7 @@ def test_auto_is_eager_where_it_cannot_pay(case, tried, monkeypatch):
     if case == "gpu":
         device = "gpu"
     elif case == "small":
-        monkeypatch.setattr(static_training, "LARGE_NETWORK", 10**7)
+        monkeypatch.setattr(static_training, "LEAST_PARAMETERS", 10**7)
     elif case == "short":
         images = 100
     else:
