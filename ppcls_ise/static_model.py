@@ -17,8 +17,8 @@ from ppcls_ise.threads import eager_threads, static_threads
 # Paddle 3 writes the first, 2.6 the second.
 PROGRAM_SUFFIXES = (".json", ".pdmodel")
 PRECISIONS = ("fp32", "bf16", "fp16")
-# Of one piece on a CPU: the activations of ResNet-50 then stay near the caches, a third faster
-# than with 16 rows.
+# Of one piece on a CPU: the activations of ResNet-50 then stay near the caches, a quarter faster
+# than with 16.
 _ROWS_PER_THREAD = 4
 
 

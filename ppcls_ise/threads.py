@@ -33,8 +33,8 @@ def static_threads() -> int:
 
 
 def eager_threads() -> int:
-    """Threads for Paddle's eager operators: what the user has set, else 1, because more have never
-    been faster."""
+    """Threads for Paddle's eager operators: what the user has set, else 1, because more are
+    slower after the first step of Adam (docs/design.md)."""
     return static_threads() if _SET_BY_USER else 1
 
 
