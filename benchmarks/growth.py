@@ -49,7 +49,7 @@ def measure(count: int, dim: int, eps: float) -> dict[str, object]:
         "ms per image": 1e3 * seconds / count,
         "+KB per image": 1024 * memory.added / count,
         "clusters": result.num_clusters,
-        "outliers": result.num_outliers / count,
+        "outliers": result.outlier_share,
     }
 
 
