@@ -56,10 +56,11 @@ ppcls-home:
 	fi
 
 .PHONY: lint
-lint: $(VENV)/.installed ## ruff and mypy
+lint: $(VENV)/.installed ## ruff, mypy and the floors
 	@$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy
+	PYTHONPATH=. $(VENV)/bin/lint-imports
 
 .PHONY: clean
 clean: ## remove caches and build files (not results, not the environments)

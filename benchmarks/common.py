@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))
 
-from ppcls_ise.threads import core_count  # noqa: E402
+from ppcls_ise.utils.threads import core_count  # noqa: E402
 
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "scikit-learn", "faiss-cpu")
 

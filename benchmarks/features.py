@@ -19,13 +19,13 @@ import paddle
 from PIL import Image
 
 import ppcls_ise
-from ppcls_ise import plugin
+from ppcls_ise import compat
 from ppcls_ise.clustering import generate_pseudo_labels
 from ppcls_ise.data import UnlabeledFolder
-from ppcls_ise.features import extract, loader_of
+from ppcls_ise.engine.feature_extraction import extract, loader_of
+from ppcls_ise.engine.static_features import StaticFeatures
+from ppcls_ise.inference.static_model import set_process_threads
 from ppcls_ise.metrics import cluster_quality
-from ppcls_ise.static_features import StaticFeatures
-from ppcls_ise.static_model import set_process_threads
 
 SHAPE = (3, 256, 128)
 ARCH = {
@@ -51,7 +51,7 @@ KINDS = ("fp32", "bf16") if paddle.base.core.supports_bfloat16() else ("fp32",)
 def network() -> paddle.nn.Layer:
     """ResNet-50 from random numbers, with running statistics that fit them."""
     paddle.seed(0)
-    model = plugin.load("ppcls.arch").RecModel(**ARCH)
+    model = compat.load("ppcls.arch").RecModel(**ARCH)
     model.train()
     model.head.eval()
     for _ in range(5):
@@ -120,8 +120,8 @@ def end_to_end(model: paddle.nn.Layer, count: int, repeat: int) -> dict[str, flo
 
 def effect_on_labels(config_file: str, weights: str) -> dict[str, float | int]:
     """Pseudo-labels from bfloat16 features against those from float32."""
-    from ppcls_ise.config import get_config
-    from ppcls_ise.engine import UnsupervisedEngine
+    from ppcls_ise.config.overrides import get_config
+    from ppcls_ise.engine.engine import UnsupervisedEngine
 
     config = get_config(config_file, [f"Global.pretrained_model={weights}"])
     engine = UnsupervisedEngine(config, mode="train")

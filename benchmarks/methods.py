@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("-o", "--override", action="append", default=[])
     args = parser.parse_args()
     ppcls_ise.register()
-    from ppcls_ise.data.synthetic import make_synthetic
+    from ppcls_ise.synthetic.dataset import make_synthetic
 
     make_synthetic(args.image_root)
     common = [f"Global.image_root={args.image_root}", "Global.print_batch_step=1000"]

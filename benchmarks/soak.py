@@ -17,7 +17,7 @@ import numpy as np
 from common import RESULTS, ROOT, report
 
 import ppcls_ise
-from ppcls_ise.callbacks import Callback
+from ppcls_ise.engine import Callback
 
 MOST_GROWTH = 0.03  # of the memory, over the second half of 200 epochs
 
@@ -39,9 +39,9 @@ class Measure(Callback):
 
 def soak(epochs: int, workers: int, config: str, folder: Path) -> np.ndarray:
     """[epochs, 2]: memory and files of a run on 80 generated images."""
-    from ppcls_ise.config import get_config
-    from ppcls_ise.data.synthetic import make_synthetic
-    from ppcls_ise.engine import UnsupervisedEngine
+    from ppcls_ise.config.overrides import get_config
+    from ppcls_ise.engine.engine import UnsupervisedEngine
+    from ppcls_ise.synthetic.dataset import make_synthetic
 
     make_synthetic(folder / "set", num_train_ids=10, num_test_ids=6, images_per_id=8)
     overrides = {

@@ -63,7 +63,7 @@ def heard_logger():
 @pytest.fixture(scope="session")
 def lite_set(tmp_path_factory) -> Path:
     """A small generated data set in the Market-1501 layout."""
-    from ppcls_ise.data.synthetic import make_synthetic
+    from ppcls_ise.synthetic.dataset import make_synthetic
 
     out = tmp_path_factory.mktemp("lite") / "set"
     make_synthetic(out, 0, num_train_ids=10, num_test_ids=6, images_per_id=8, height=48, width=24)
@@ -130,8 +130,8 @@ def lite_checkpoint(lite_set, tmp_path_factory) -> list[str]:
     import ppcls_ise
 
     ppcls_ise.register()
-    from ppcls_ise.config import get_config
-    from ppcls_ise.engine import UnsupervisedEngine
+    from ppcls_ise.config.overrides import get_config
+    from ppcls_ise.engine.engine import UnsupervisedEngine
 
     overrides = lite_overrides(
         lite_set, tmp_path_factory.mktemp("run"), Global__eval_during_train=False
@@ -145,8 +145,8 @@ def lite_checkpoint(lite_set, tmp_path_factory) -> list[str]:
 @pytest.fixture(scope="session")
 def lite_model(lite_checkpoint, tmp_path_factory) -> Path:
     """The exported model of ``lite_checkpoint``."""
-    from ppcls_ise.config import get_config
-    from ppcls_ise.export import export_model
+    from ppcls_ise.config.overrides import get_config
+    from ppcls_ise.deploy.export import export_model
 
     folder = tmp_path_factory.mktemp("model")
     overrides = [*lite_checkpoint, f"Global.save_inference_dir={folder}"]

@@ -3,6 +3,4 @@
 
 from ppcls_ise.backbones.plain_conv_net import PlainConvNet
 
-BACKBONES = [PlainConvNet]
-
-__all__ = ["BACKBONES", "PlainConvNet"]
+__all__ = ["PlainConvNet"]

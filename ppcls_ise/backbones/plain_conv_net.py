@@ -5,8 +5,10 @@ import paddle
 from paddle import nn
 
 from ppcls_ise.errors import ConfigError
+from ppcls_ise.utils.components import register
 
 
+@register("backbone")
 class PlainConvNet(nn.Layer):
     """3x3 convolutions of stride 2 with batch norm and ReLU; returns the feature map.
 

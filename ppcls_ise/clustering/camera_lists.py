@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppcls_ise.clustering.backends import Backend
 from ppcls_ise.clustering.membership import Lists
-from ppcls_ise.clustering.neighbors import search
+from ppcls_ise.clustering.neighbors import Backend, search
 from ppcls_ise.clustering.parallel import Progress
 
 

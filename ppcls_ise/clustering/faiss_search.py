@@ -37,7 +37,7 @@ def gpu_count() -> int:
 def top_candidates(
     row_set: RowSet, width: int, *, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See :class:`ppcls_ise.clustering.backends.Backend`; M²·D products."""
+    """See :class:`ppcls_ise.clustering.neighbors.Backend`; M²·D products."""
 
     def prepare(base: np.ndarray) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return lambda queries, k: faiss.knn(queries, base, k, metric=faiss.METRIC_INNER_PRODUCT)
@@ -48,7 +48,7 @@ def top_candidates(
 def gpu_top_candidates(
     row_set: RowSet, width: int, *, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See :class:`ppcls_ise.clustering.backends.Backend`; the first GPU holds all rows."""
+    """See :class:`ppcls_ise.clustering.neighbors.Backend`; the first GPU holds all rows."""
     if width > _GPU_WIDTH:
         raise ValueError(
             f"faiss finds at most {_GPU_WIDTH} neighbors on a GPU, {width} are needed: lower "

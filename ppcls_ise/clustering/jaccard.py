@@ -8,16 +8,17 @@ import time
 import numpy as np
 from scipy import sparse
 
-from ppcls_ise.clustering.backends import Backend
 from ppcls_ise.clustering.camera_lists import camera_neighbors
-from ppcls_ise.clustering.k_reciprocal import expanded_neighbors, half_length, mutual_neighbors
 from ppcls_ise.clustering.membership import (
     Lists,
+    expanded_neighbors,
+    half_length,
+    mutual_neighbors,
     query_expansion,
     set_similarities,
     soft_memberships,
 )
-from ppcls_ise.clustering.neighbors import search
+from ppcls_ise.clustering.neighbors import Backend, search
 from ppcls_ise.clustering.overlap import jaccard_distances
 from ppcls_ise.clustering.parallel import Progress
 from ppcls_ise.clustering.row_set import as_features

@@ -3,20 +3,67 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from ppcls_ise.clustering import faiss_search
-from ppcls_ise.clustering.backends import Backend, search_backend
 from ppcls_ise.clustering.blocked_search import top_candidates
-from ppcls_ise.clustering.exact_order import order_candidates
 from ppcls_ise.clustering.parallel import Progress, spans
 from ppcls_ise.clustering.row_set import RowSet, as_features, duplicate_groups, row_norms
+from ppcls_ise.clustering.similarity_order import order_candidates
 from ppcls_ise.errors import ConfigError
 
-# Candidates beyond k: near-ties at the k-th place are decided among them.
+# The values of Clustering.backend; paddle_gpu is `ppcls_ise.engine.gpu_search`.
+BACKENDS = ("auto", "blocked", "faiss", "faiss_gpu", "paddle_gpu")
 _PAD = 8
 _EXPAND_ROWS = 2048
 _SAME = 1e-12
+
+
+class Backend(Protocol):
+    """Finds the largest inner products; what it returns is put in exact order afterwards."""
+
+    def __call__(
+        self, row_set: RowSet, width: int, *, progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Indices [M, width] int32 (-1 = empty) and float32 products (-Inf there) of every row.
+
+        In any order; products that are missing are at most the smallest one of their row, up to
+        float32 rounding. Pairs of one group are left out if the row set has groups.
+        """
+
+
+def search_backend(backend: str | Backend) -> Backend:
+    """The backend of that name.
+
+    Args:
+        backend: "blocked" (own block products on the processor), "faiss", "faiss_gpu", or "auto":
+            faiss on the GPU where it has one, else "blocked", which is faster than faiss on the
+            processor. Or a function (for example of :mod:`ppcls_ise.engine.gpu_search`).
+
+    Raises:
+        ConfigError: it is not there; names the key and what is.
+    """
+    if not isinstance(backend, str):
+        return backend
+    backends: dict[str, Backend] = {"blocked": top_candidates}
+    if faiss_search.installed():
+        backends["faiss"] = faiss_search.top_candidates
+    if faiss_search.gpu_count():
+        backends["faiss_gpu"] = faiss_search.gpu_top_candidates
+    if backend == "auto":
+        return backends.get("faiss_gpu", top_candidates)
+    if backend not in backends:
+        raise ConfigError(
+            f"Clustering.backend={backend} is not available here; there are auto, "
+            f"{', '.join(backends)} (faiss needs the package faiss-cpu, faiss_gpu a faiss built "
+            "with CUDA and a GPU, paddle_gpu a Global.device other than cpu)"
+        )
+    return backends[backend]
+
+
+# Candidates beyond k: near-ties at the k-th place are decided among them.
 
 
 def k_nearest(
@@ -39,7 +86,7 @@ def k_nearest(
         features: [N, D], used as float32; not normalized here.
         k: number of neighbors, at least 1; lists hold min(k, N) entries.
         backend: "auto", "blocked", "faiss", "faiss_gpu" or a function, see
-            :func:`ppcls_ise.clustering.backends.search_backend`.
+            :func:`ppcls_ise.clustering.neighbors.search_backend`.
         approximate: search by an HNSW graph of faiss instead, in O(N·log N·D): lists miss some
             neighbors (see :func:`search_recall`) and differ a little between runs. ``backend`` is
             not used then.

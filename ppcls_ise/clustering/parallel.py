@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from ppcls_ise.threads import core_count
+from ppcls_ise.utils.threads import core_count
 
 # Called as progress(stage, done, total) by the thread that asked for the work.
 Progress = Callable[[str, int, int], None]

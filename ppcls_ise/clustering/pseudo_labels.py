@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
-from ppcls_ise.clustering.backends import Backend
 from ppcls_ise.clustering.dbscan import OUTLIER, dbscan
 from ppcls_ise.clustering.jaccard import jaccard_graph
 from ppcls_ise.clustering.membership import Lists
-from ppcls_ise.clustering.neighbors import k_nearest, search_recall
+from ppcls_ise.clustering.neighbors import Backend, k_nearest, search_recall
 from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
 from ppcls_ise.clustering.row_set import as_features
 

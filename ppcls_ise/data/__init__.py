@@ -10,19 +10,7 @@ from ppcls_ise.data.reid_dataset import ReIDDataset
 from ppcls_ise.data.samplers import IdentitySampler
 from ppcls_ise.data.transforms import RandomPadCrop
 
-# What `ppcls_ise.register()` adds to PaddleClas.
-DATASETS = [
-    MarketStyleDataset,
-    UnsupervisedMarket1501,
-    UnsupervisedMSMT17,
-    UnsupervisedDukeMTMC,
-    UnlabeledFolder,
-]
-TRANSFORMS = [RandomPadCrop]
-
 __all__ = [
-    "DATASETS",
-    "TRANSFORMS",
     "IdentitySampler",
     "ImageReadError",
     "MarketStyleDataset",

@@ -2,8 +2,10 @@
 """DukeMTMC-reID."""
 
 from ppcls_ise.data.market1501 import MarketStyleDataset
+from ppcls_ise.utils.components import register
 
 
+@register("dataset")
 class UnsupervisedDukeMTMC(MarketStyleDataset):
     """DukeMTMC-reID (Ristani et al., ECCV workshops 2016; Zheng et al., ICCV 2017).
 

@@ -5,7 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ppcls_ise.files import sha256_of
+from ppcls_ise.utils.files import sha256_of
 
 
 class FileStamps:

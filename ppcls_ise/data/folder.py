@@ -10,10 +10,12 @@ from typing import Any
 from ppcls_ise.data.images import IMAGE_SUFFIXES, is_image_name
 from ppcls_ise.data.reid_dataset import ImageRecord, ReIDDataset
 from ppcls_ise.errors import ConfigError, DataError, shown
+from ppcls_ise.utils.components import register
 
 logger = logging.getLogger("ppcls")  # PaddleClas's logger
 
 
+@register("dataset")
 class UnlabeledFolder(ReIDDataset):
     """Training on one's own images: all images below a folder, without identities.
 

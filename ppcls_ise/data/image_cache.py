@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ise import plugin
+from ppcls_ise import compat
 from ppcls_ise.data.images import ImageReadError, read_image
 from ppcls_ise.errors import DataError
-from ppcls_ise.files import replacing
+from ppcls_ise.utils.files import replacing
 
 try:
     import fcntl
@@ -103,13 +103,13 @@ class ImageCache:
             self._unreadable = {key[0]: (tuple(key),) for key in index["unreadable"]}
         except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
             self._rows, self._unreadable = {}, {}
-            plugin.logger().warning(
+            compat.logger().warning(
                 f"the image cache {self.file} cannot be used and is made anew: {error}"
             )
 
     def _build(self) -> None:
         known = len(self._rows)
-        plugin.logger().info(
+        compat.logger().info(
             f"decoding {len(self._paths)} images into the cache {self.file}"
             + (f", which holds {known} already" if known else "")
         )

@@ -8,6 +8,7 @@ import re
 from ppcls_ise.data.images import is_image_name
 from ppcls_ise.data.reid_dataset import TRAINING_SPLIT, ImageRecord, ReIDDataset
 from ppcls_ise.errors import ConfigError, DataError, shown
+from ppcls_ise.utils.components import register
 
 logger = logging.getLogger("ppcls")  # PaddleClas's logger
 
@@ -21,6 +22,7 @@ def person_and_camera(name: str) -> tuple[int, int] | None:
     return None if match is None else (int(match[1]), int(match[2]))
 
 
+@register("dataset")
 class MarketStyleDataset(ReIDDataset):
     """Any data set in the folder form of Market-1501, usable by this name for one's own.
 
@@ -118,6 +120,7 @@ class MarketStyleDataset(ReIDDataset):
             )
 
 
+@register("dataset")
 class UnsupervisedMarket1501(MarketStyleDataset):
     """Market-1501 (Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015)."""
 

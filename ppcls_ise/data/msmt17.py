@@ -7,6 +7,7 @@ import re
 from ppcls_ise.data.market1501 import MarketStyleDataset
 from ppcls_ise.data.reid_dataset import ImageRecord
 from ppcls_ise.errors import DataError, shown
+from ppcls_ise.utils.components import register
 
 # Split -> (list files, folders the lists may refer to: V1, V2).
 _LISTS = {
@@ -18,6 +19,7 @@ _CAMERA_FIELD = re.compile(r"[^_]+_[^_]+_(\d{1,9})_")
 _IDENTITY = re.compile(r"\d{1,9}")
 
 
+@register("dataset")
 class UnsupervisedMSMT17(MarketStyleDataset):
     """MSMT17 (Wei et al., Person Transfer GAN, CVPR 2018), 15 cameras.
 

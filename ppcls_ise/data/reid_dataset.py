@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import paddle
 
-from ppcls_ise import plugin
+from ppcls_ise import compat
 from ppcls_ise.data.file_stamps import FileStamps
 from ppcls_ise.data.image_cache import ImageCache, can_cache
 from ppcls_ise.data.images import ImageReadError, check_image_header, read_image
@@ -205,7 +205,7 @@ class ReIDDataset(paddle.io.Dataset):
 
     def _set_transforms(self, transform_ops: list[dict[str, Any]] | None) -> None:
         self._transform_ops = transform_ops
-        self._ops: Sequence = plugin.build_transforms(transform_ops) if transform_ops else ()
+        self._ops: Sequence = compat.build_transforms(transform_ops) if transform_ops else ()
         self._cache: ImageCache | None = None
         if self._cache_folder and transform_ops and can_cache(transform_ops[0]):
             resize = transform_ops[0]["ResizeImage"]

@@ -11,6 +11,7 @@ import paddle
 
 from ppcls_ise.data.reid_dataset import ReIDDataset
 from ppcls_ise.errors import ConfigError
+from ppcls_ise.utils.components import register
 
 logger = logging.getLogger("ppcls")  # PaddleClas's logger
 
@@ -105,6 +106,7 @@ def _draw_distinct(sizes: np.ndarray, amount: int, rng: np.random.Generator) -> 
     return rng.permuted(drawn, axis=1)  # Floyd's sets are uniform, their order is not
 
 
+@register("sampler")
 class IdentitySampler(paddle.io.BatchSampler):
     """Batches of n images each of P clusters, ``iters`` of them per epoch.
 

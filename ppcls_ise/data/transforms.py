@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ppcls_ise.errors import ConfigError
+from ppcls_ise.utils.components import register
 
 
 @contextmanager
@@ -34,6 +35,7 @@ def seeded_generators(*key: int) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
+@register("transform")
 class RandomPadCrop:
     """Pad all four sides with a constant, then cut a window at a uniformly random position.
 

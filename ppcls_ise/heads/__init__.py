@@ -7,10 +7,7 @@ from ppcls_ise.heads.hybrid_head import HybridHead
 from ppcls_ise.heads.memory_head import MemoryHead
 from ppcls_ise.heads.pli_head import PLIHead, generate_support_samples, pli_degree
 
-HEADS = [ClusterContrastHead, CSAHead, HybridHead, PLIHead]
-
 __all__ = [
-    "HEADS",
     "CSAHead",
     "ClusterContrastHead",
     "HybridHead",

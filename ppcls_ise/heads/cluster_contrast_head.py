@@ -4,8 +4,10 @@
 import paddle
 
 from ppcls_ise.heads.memory_head import MemoryHead
+from ppcls_ise.utils.components import register
 
 
+@register("head")
 class ClusterContrastHead(MemoryHead):
     """Compare the batch with the cluster memory, nothing else (spec: section 6).
 

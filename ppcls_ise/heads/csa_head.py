@@ -4,7 +4,7 @@
 import numpy as np
 import paddle
 
-from ppcls_ise.distributed import broadcast_array
+from ppcls_ise.distributed.collectives import broadcast_array
 from ppcls_ise.heads.memory_head import MemoryHead
 from ppcls_ise.layers.cluster_aggregation import (
     ClusterAggregation,
@@ -12,7 +12,8 @@ from ppcls_ise.layers.cluster_aggregation import (
     gather_groups,
     group_members,
 )
-from ppcls_ise.tensors import unit_rows
+from ppcls_ise.layers.rows import unit_rows
+from ppcls_ise.utils.components import register
 
 _MEMORIES = ("hps", "hard", "mean")
 _INITIALIZATIONS = ("csa", "mean")
@@ -35,6 +36,7 @@ def hardest_positives(
     return np.where(mask.numpy() > 0, similarity, np.inf).argmin(axis=1)
 
 
+@register("head")
 class CSAHead(MemoryHead):
     """Cluster sample aggregation (CSA) and hard positive sampling (HPS).
 

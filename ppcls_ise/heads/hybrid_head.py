@@ -5,9 +5,11 @@ import numpy as np
 import paddle
 
 from ppcls_ise.heads.memory_head import MemoryHead
-from ppcls_ise.hybrid_memory import HybridMemory, InstanceMemory
+from ppcls_ise.memory.hybrid_memory import HybridMemory, InstanceMemory
+from ppcls_ise.utils.components import register
 
 
+@register("head")
 class HybridHead(MemoryHead):
     """Compare the batch with two kinds of cluster memory (spec: section 8).
 

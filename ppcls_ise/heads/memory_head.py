@@ -7,9 +7,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls_ise.distributed import gather_labels, gather_rows
-from ppcls_ise.memory import ClusterMemory
-from ppcls_ise.tensors import unit_rows
+from ppcls_ise.distributed.collectives import gather_labels, gather_rows
+from ppcls_ise.layers.rows import unit_rows
+from ppcls_ise.memory.cluster_memory import ClusterMemory
 
 
 class MemoryHead(nn.Layer):

@@ -9,7 +9,8 @@ from paddle.autograd import PyLayer
 
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.heads.memory_head import MemoryHead
-from ppcls_ise.tensors import as_rows, host_labels, row_dots, unit_rows_and_lengths
+from ppcls_ise.layers.rows import as_rows, host_labels, row_dots, unit_rows_and_lengths
+from ppcls_ise.utils.components import register
 
 
 def pli_degree(progress: float, base_lambda: float = 1.0) -> float:
@@ -144,6 +145,7 @@ class _LogitsOfExtended(PyLayer):
         return result.subtract_(radial), None, None, None, None, None
 
 
+@register("head")
 class PLIHead(MemoryHead):
     """Support samples and their similarity to the cluster memory (spec: sections 7.1 to 7.3).
 

@@ -10,10 +10,7 @@ from ppcls_ise.losses.hybrid_loss import (
 )
 from ppcls_ise.losses.lp_loss import LPLoss, label_preserving_loss
 
-LOSSES = [AggregationLoss, ClusterContrastLoss, HybridContrastLoss, LPLoss]
-
 __all__ = [
-    "LOSSES",
     "AggregationLoss",
     "ClusterContrastLoss",
     "HybridContrastLoss",

@@ -5,6 +5,7 @@ import paddle
 from paddle import nn
 
 from ppcls_ise.losses.cross_entropy import cross_entropy
+from ppcls_ise.utils.components import register
 
 
 def cluster_contrast_loss(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
@@ -20,6 +21,7 @@ def cluster_contrast_loss(logits: paddle.Tensor, labels: paddle.Tensor) -> paddl
     return cross_entropy(logits, labels)
 
 
+@register("loss")
 class ClusterContrastLoss(nn.Layer):
     """`cluster_contrast_loss` on what a memory head returns, for ``Loss.Train`` in the YAML.
 

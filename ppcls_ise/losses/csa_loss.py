@@ -5,6 +5,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ppcls_ise.utils.components import register
+
 
 def aggregation_loss(
     first: paddle.Tensor, second: paddle.Tensor, temperature: float = 0.05
@@ -31,6 +33,7 @@ def aggregation_loss(
     return 0.5 * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels))
 
 
+@register("loss")
 class AggregationLoss(nn.Layer):
     """`aggregation_loss` on what `CSAHead` returns, for ``Loss.Train`` in the YAML.
 

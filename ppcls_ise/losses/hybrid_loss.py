@@ -6,6 +6,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ppcls_ise.losses.cross_entropy import cross_entropy, smoothed_cross_entropy
+from ppcls_ise.utils.components import register
 
 
 def hardest_instance_logits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
@@ -88,6 +89,7 @@ def instance_contrast_loss(
     return mean_weight * term(mean_logits, labels) + (1.0 - mean_weight) * term(hardest, labels)
 
 
+@register("loss")
 class HybridContrastLoss(nn.Layer):
     """HHCL's loss on what `HybridHead` returns, for ``Loss.Train`` in the YAML.
 

@@ -6,8 +6,8 @@ import paddle
 from paddle import nn
 
 from ppcls_ise.errors import ConfigError
-from ppcls_ise.label_groups import members_by_label
-from ppcls_ise.tensors import as_rows, host_labels
+from ppcls_ise.layers.rows import as_rows, host_labels, members_by_label
+from ppcls_ise.utils.components import register
 
 
 def label_preserving_loss(
@@ -94,6 +94,7 @@ def _group_of(labels: np.ndarray, names: np.ndarray) -> np.ndarray:
     return group.astype(np.int64)
 
 
+@register("loss")
 class LPLoss(nn.Layer):
     """`label_preserving_loss` on what the PLI head returns, for ``Loss.Train`` in the YAML.
 

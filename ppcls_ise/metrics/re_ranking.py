@@ -8,8 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import sparse
 
-from ppcls_ise.clustering.k_reciprocal import expanded_neighbors, half_length, mutual_neighbors
-from ppcls_ise.clustering.membership import query_expansion, set_similarities
+from ppcls_ise.clustering.membership import (
+    expanded_neighbors,
+    half_length,
+    mutual_neighbors,
+    query_expansion,
+    set_similarities,
+)
 from ppcls_ise.clustering.neighbors import search
 from ppcls_ise.clustering.parallel import Progress
 from ppcls_ise.clustering.row_set import as_features

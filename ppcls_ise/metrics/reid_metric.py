@@ -9,6 +9,7 @@ import numpy as np
 from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.metrics.rank import RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
+from ppcls_ise.utils.components import register
 
 PROTOCOLS = ("cross_camera", "all")
 _SHOWN = 5
@@ -96,6 +97,7 @@ class ReIDResult:
             )
 
 
+@register("metric")
 class ReIDMetric:
     """CMC, mAP and mINP by the Market-1501 protocol, for ``Metric.Eval`` in the YAML.
 

@@ -3,6 +3,4 @@
 
 from ppcls_ise.necks.reid_neck import ReIDNeck
 
-NECKS = [ReIDNeck]
-
-__all__ = ["NECKS", "ReIDNeck"]
+__all__ = ["ReIDNeck"]

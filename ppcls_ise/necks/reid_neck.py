@@ -7,10 +7,12 @@ from paddle import nn
 
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.layers import FrozenBiasBatchNorm1D, GeMPooling
+from ppcls_ise.utils.components import register
 
 _POOLINGS = ("none", "avg", "gem")
 
 
+@register("neck")
 class ReIDNeck(nn.Layer):
     """Pooling, then 1-d batch norm whose bias is frozen at 0 (spec: section 3).
 

@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
-from ppcls_ise import gpu_search
-from ppcls_ise.callbacks.clustering import ClusteringCallback, summary
 from ppcls_ise.clustering import (
     PseudoLabels,
     faiss_search,
@@ -18,9 +16,10 @@ from ppcls_ise.clustering import (
     parallel,
     search_recall,
 )
-from ppcls_ise.clustering.backends import search_backend
-from ppcls_ise.clustering.neighbors import search
+from ppcls_ise.clustering.neighbors import search, search_backend
 from ppcls_ise.clustering.row_set import inner_products
+from ppcls_ise.engine import gpu_search
+from ppcls_ise.engine.clustering_callback import ClusteringCallback, summary
 from ppcls_ise.errors import ConfigError
 from tests.clustering.test_jaccard import camera_oracle, check, clustered, jaccard_oracle
 from tests.clustering.test_neighbors import nasty_features

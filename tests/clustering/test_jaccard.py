@@ -5,15 +5,13 @@ import numpy as np
 import pytest
 
 from ppcls_ise.clustering import (
-    candidate_pairs,
-    exact_order,
     jaccard_graph,
     k_nearest,
-    k_reciprocal,
     membership,
     overlap,
+    similarity_order,
 )
-from ppcls_ise.clustering.k_reciprocal import half_length
+from ppcls_ise.clustering.membership import half_length
 from tests.conftest import read_reference, reference_files
 
 
@@ -170,12 +168,12 @@ def test_tiny_sets(count):
 def test_block_sizes_do_not_matter(monkeypatch, max_distance):
     features = clustered(150, 12, 9, seed=8)
     whole = jaccard_graph(features, 20, 5, max_distance)
-    for module in (k_reciprocal, membership, candidate_pairs):
+    for module in (membership, overlap):
         monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
-    monkeypatch.setattr(candidate_pairs, "_BLOCK_WORK", 300)
+    monkeypatch.setattr(overlap, "_BLOCK_WORK", 300)
     monkeypatch.setattr(overlap, "_BLOCK_ENTRIES", 300)
     monkeypatch.setattr(overlap, "_PAIR_CHUNK", 5)
-    monkeypatch.setattr(exact_order, "_ROW_CHUNK_VALUES", 1)
+    monkeypatch.setattr(similarity_order, "_ROW_CHUNK_VALUES", 1)
     monkeypatch.setattr(membership, "_PAIRS", 3)
     parts = jaccard_graph(features, 20, 5, max_distance)
     np.testing.assert_array_equal(parts.indices, whole.indices)

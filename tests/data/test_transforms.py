@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import ppcls_ise
-from ppcls_ise import plugin
+from ppcls_ise import compat
 from ppcls_ise.data import RandomPadCrop
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError
@@ -27,7 +27,7 @@ def noise(height, width, seed=0):
 
 
 def only_op(config):
-    (op,) = plugin.build_transforms([config])
+    (op,) = compat.build_transforms([config])
     return op
 
 
@@ -167,7 +167,7 @@ def test_paddleclas_erasing_statistics():
 
 def test_whole_recipe_equals_its_slow_description():
     ppcls_ise.register()
-    ops = plugin.build_transforms(RECIPE)
+    ops = compat.build_transforms(RECIPE)
     for draw in range(20):
         pixels = noise(130, 61, seed=draw)
         with seeded_generators(draw):

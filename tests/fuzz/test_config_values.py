@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ppcls_ise
-from ppcls_ise.config import get_config, parse_value
+from ppcls_ise.config.overrides import get_config, parse_value
 from ppcls_ise.errors import ConfigError
 from tests.conftest import SYNTHETIC
 from tests.fuzz.harness import fuzz, nothing_happens

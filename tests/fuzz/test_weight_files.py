@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppcls_ise.errors import WeightsError
-from ppcls_ise.plain_load import plain_load
-from ppcls_ise.weights import read_state
+from ppcls_ise.weights.loading import read_state
+from ppcls_ise.weights.paddle_load import plain_load
 from tests.fuzz.harness import damaged, fuzz, nothing_happens
 
 VALUES = {"a.w": np.arange(6, dtype="f4").reshape(2, 3), "b": np.ones((), "i8"), "c": np.zeros(0)}

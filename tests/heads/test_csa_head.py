@@ -242,9 +242,9 @@ def test_a_run_trains_the_attention_and_evaluates_without_it(lite_set, tmp_path)
     import ppcls_ise
 
     ppcls_ise.register()
-    from ppcls_ise.config import get_config
-    from ppcls_ise.engine import UnsupervisedEngine
-    from ppcls_ise.weights import read_state
+    from ppcls_ise.config.overrides import get_config
+    from ppcls_ise.engine.engine import UnsupervisedEngine
+    from ppcls_ise.weights.loading import read_state
 
     path = str(REPOSITORY / "configs" / "CSA_synthetic.yaml")
     with paddle.utils.unique_name.guard():

@@ -261,7 +261,7 @@ def test_reference_step(file):
 )
 def test_published_settings(name, epochs, iters, eps):
     ppcls_ise.register()
-    from ppcls_ise.config import get_config
+    from ppcls_ise.config.overrides import get_config
 
     config = get_config(str(REPOSITORY / "configs" / f"HHCL_{name}.yaml"), ["Global.device=cpu"])
     sampler = config["DataLoader"]["Train"]["sampler"]
@@ -282,8 +282,8 @@ def test_published_settings(name, epochs, iters, eps):
 @pytest.mark.parametrize("version", [1, 2])
 def test_training_with_the_synthetic_config(lite_set, tmp_path, version):
     ppcls_ise.register()
-    from ppcls_ise.config import get_config
-    from ppcls_ise.engine import UnsupervisedEngine
+    from ppcls_ise.config.overrides import get_config
+    from ppcls_ise.engine.engine import UnsupervisedEngine
 
     overrides = lite_overrides(
         lite_set,

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PaddleClas's training loop: batches, losses and checkpoints pass through here."""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ppcls_ise.compat import InputPipelineFailure, load, logger
+
+
+def loss_logging_is_broken() -> bool:
+    """Whether this PaddleClas logs scalars by ``x.numpy()[0]``, which fails on today's Paddle,
+    where a loss has no dimension (2.4.2: yes, develop: no)."""
+    utils = load("ppcls.engine.train.utils")
+    return any(
+        ".numpy()[0]" in inspect.getsource(function)
+        for function in (utils.update_loss, utils.update_metric)
+    )
+
+
+def repair_step_log() -> None:
+    """Rebind what ``train_epoch`` logs with; `loss_logging_is_broken` says why.
+
+    ``ppcls.engine.train.train`` imported the functions by name, so they are rebound there. The
+    losses are rebound in every version: a trainer with a ``losses_read`` hears of them.
+    """
+    train = load("ppcls.engine.train.train")
+    if getattr(train.update_loss, "rebound_by_ppcls_ise", False):
+        return
+
+    def update(trainer: Any, values: dict[str, Any], batch_size: int) -> dict[str, float]:
+        numbers = {key: float(value) for key, value in values.items()}
+        for key, number in numbers.items():
+            if key not in trainer.output_info:
+                trainer.output_info[key] = _meter(key)
+            trainer.output_info[key].update(number, batch_size)
+        return numbers
+
+    def update_loss(trainer: Any, values: dict[str, Any], batch_size: int) -> None:
+        numbers = update(trainer, values, batch_size)
+        if hasattr(trainer, "losses_read"):
+            trainer.losses_read(numbers)
+
+    def update_metric(trainer: Any, out: Any, batch: Any, batch_size: int) -> None:
+        if trainer.train_metric_func is not None:
+            update(trainer, trainer.train_metric_func(out, batch[-1]), batch_size)
+
+    log_info = train.log_info
+
+    def log_from_first_step(trainer: Any, batch_size: int, epoch: int, step: int) -> None:
+        log_info(trainer, batch_size, epoch, step + getattr(trainer, "first_step", 0))
+
+    update_loss.rebound_by_ppcls_ise = True  # type: ignore[attr-defined]
+    train.update_loss = update_loss
+    train.log_info = log_from_first_step
+    if loss_logging_is_broken():
+        train.update_metric = update_metric
+
+
+class _FromHook(BaseException):
+    """Carries an error of `watched_batches`' hook past develop's ``except Exception``."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class _Batches:
+    """The training loader as ``train_epoch`` sees it: a call before every batch, and failures that
+    cannot be swallowed.
+
+    Develop's ``train_epoch`` answers any ``Exception`` of the loader by starting it anew, which
+    would repeat data silently, or without end. So a failure leaves here as `InputPipelineFailure`.
+    """
+
+    def __init__(self, loader: Any, first: int, before_step: Callable[[int], None]) -> None:
+        self._loader, self._step, self._before_step = loader, first, before_step
+        self._batches = iter(loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> "_Batches":
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            self._before_step(self._step)
+        except Exception as error:
+            raise _FromHook(error) from error
+        if self._step == len(self):
+            raise StopIteration
+        self._step += 1
+        try:
+            return next(self._batches)
+        except Exception as error:
+            raise InputPipelineFailure(str(error)) from error
+
+    def close(self) -> None:
+        """Have the loader end its workers, which it does when asked for a batch too many."""
+        if self._step == len(self):
+            next(self._batches, None)
+
+
+@contextmanager
+def watched_batches(engine: Any, first: int, before_step: Callable[[int], None]) -> Iterator[None]:
+    """While in it, ``train_epoch`` trains the steps from ``first`` on, with a call before each.
+
+    Develop counts the batches itself and keeps ``engine.train_dataloader_iter`` across epochs, so
+    that an epoch could begin with batches drawn from the previous epoch's pseudo-labels; 2.4.2
+    takes what the loader gives.
+
+    Args:
+        engine: its training sampler has to leave out the first ``first`` batches.
+        before_step: called with the number of steps done, also after the last one in 2.4.2.
+    """
+    loader, total = engine.train_dataloader, getattr(engine, "iter_per_epoch", None)
+
+    def before(step: int) -> None:
+        if total is not None:
+            engine.iter_per_epoch = total  # its loop has read it; what follows is the log
+        before_step(step)
+
+    batches = _Batches(loader, first, before)
+    engine.first_step = first
+    if total is None:
+        engine.train_dataloader = batches
+    else:
+        engine.iter_per_epoch, engine.train_dataloader_iter = total - first, batches
+    try:
+        yield
+    except _FromHook as carried:
+        raise carried.error from None
+    finally:
+        batches.close()
+        engine.train_dataloader = loader
+        if total is not None:
+            engine.iter_per_epoch = total
+            del engine.train_dataloader_iter
+
+
+@contextmanager
+def checkpointing(
+    resume: Callable[[], dict[str, Any]],
+    save: Callable[[Callable[[Path], None], str, dict[str, Any]], None],
+) -> Iterator[None]:
+    """While in it, PaddleClas's engine loads and saves checkpoints through these functions.
+
+    Its own ways have gaps: files are overwritten in place, anything pickled is executed, and the
+    best metric is forgotten.
+
+    Args:
+        resume: fills the engine from ``Global.checkpoints``; returns ``metric`` (the best so far)
+            and ``epoch`` (finished).
+        save: called on every process with a function that has PaddleClas write its files into a
+            folder, their name without suffix, and ``metric`` and ``epoch``.
+    """
+    engine, save_load = load("ppcls.engine.engine"), load("ppcls.utils.save_load")
+    init_model, save_model = engine.init_model, save_load.save_model
+
+    def save_all(net: Any, optimizer: Any, info: Any, folder: str, **options: Any) -> None:
+        def write(place: Path) -> None:
+            logger().addFilter(_drop_saved_message)
+            try:
+                save_model(net, optimizer, info, str(place), **{**options, "model_name": ""})
+            finally:
+                logger().removeFilter(_drop_saved_message)
+
+        save(write, options["prefix"], info)
+
+    engine.init_model = lambda *_: resume()
+    save_load.save_model = save_all
+    try:
+        yield
+    finally:
+        engine.init_model, save_load.save_model = init_model, save_model
+
+
+def _drop_saved_message(record: logging.LogRecord) -> bool:
+    return "Already save model in" not in record.getMessage()
+
+
+def loss_scaler(engine: Any) -> Any:
+    """The scaler of mixed precision; None without (develop has a stand-in then, 2.4.2 nothing)."""
+    scaler = getattr(engine, "scaler", None)
+    return scaler if hasattr(scaler, "state_dict") else None
+
+
+def meter_values(engine: Any) -> dict[str, list[float]]:
+    """What the epoch's averages of losses stand at."""
+    return {
+        name: [float(part) for part in (meter.val, meter.avg, meter.sum, meter.count)]
+        for name, meter in engine.output_info.items()
+    }
+
+
+def set_meter_values(engine: Any, values: dict[str, list[float]]) -> None:
+    """Put back what `meter_values` returned."""
+    for name, parts in values.items():
+        meter = engine.output_info[name] = _meter(name)
+        meter.val, meter.avg, meter.sum, meter.count = parts
+
+
+def _meter(name: str) -> Any:
+    return load("ppcls.utils.misc").AverageMeter(name, "7.5f")

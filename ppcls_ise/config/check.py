@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a configuration can work: a closed set of keys, and values of the right kind."""
+
+import difflib
+import inspect
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ppcls_ise import compat
+from ppcls_ise.compat import keys
+from ppcls_ise.compat.tables import GEARS
+from ppcls_ise.config.clustering import ClusteringOptions
+from ppcls_ise.config.precision import PRECISIONS, cpu_problem
+from ppcls_ise.data.transforms import seeded_generators
+from ppcls_ise.errors import ConfigError
+from ppcls_ise.utils.components import components
+
+# What the plugin adds to PaddleClas's keys.
+_GLOBAL = [
+    *keys.GLOBAL,
+    *"imports image_root image_cache feature_precision save_step_interval keep_checkpoints".split(),
+]
+_ARCH = [*keys.ARCH, "bn_group_size"]
+_KINDS = {
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+    "str": (str, "a text"),
+    "bool": (bool, "True or False"),
+    "None": (type(None), "null"),
+    "numbers": (list | tuple, "a list of whole numbers"),
+}
+_HARMLESS = re.compile(r"[\w ./+-]*", re.ASCII)
+_DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
+_PATHS = "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir".split()
+
+
+def check_config(config: Any) -> None:
+    """Make sure that something reads every key, and that the plugin can work with the rest.
+
+    Raises:
+        ConfigError: names the key and the nearest known one, or what has to be changed.
+    """
+    _known(config, [*keys.SECTIONS, "Clustering"], "")
+    for section in ("Global", "Arch"):
+        if not isinstance(config.get(section), dict):
+            raise ConfigError(f"the config has no section {section}")
+    _known(config["Global"], _GLOBAL, "Global")
+    _known(config.get("AMP") or {}, keys.AMP, "AMP")
+    _check_global(config["Global"])
+    _check_arch(config["Arch"])
+    _check_loaders(config.get("DataLoader") or {})
+    _check_list(config.get("Loss"), "loss", "Loss", extra=("weight",))
+    _check_list(config.get("Metric"), "metric", "Metric")
+    _check_optimizer(config.get("Optimizer") or {})
+    clustering = config.get("Clustering") or {}
+    _known(clustering, _parameters(ClusteringOptions), "Clustering")
+    _check_types(clustering, ClusteringOptions, "Clustering")
+    _check_transforms(clustering.get("transform_ops"), "Clustering")
+
+
+def _check_global(options: Any) -> None:
+    required = {"output_dir", "device", "epochs", "print_batch_step", "save_interval"}
+    if missing := sorted(required - set(options)):
+        raise ConfigError(f"Global lacks {', '.join(missing)}")
+    defaults = {
+        "checkpoints": None,
+        "pretrained_model": None,
+        "use_visualdl": False,
+        "eval_during_train": False,
+        "eval_interval": 1,
+        "save_step_interval": 0,
+        "keep_checkpoints": 2,
+        "eval_mode": "retrieval",
+    }
+    for key, value in defaults.items():
+        options.setdefault(key, value)
+    for key in _PATHS:
+        if (value := options.get(key)) is not None:
+            if not isinstance(value, str):
+                raise ConfigError(f"Global.{key} has to be a path, got {value!r}")
+            options[key] = str(Path(value).expanduser()) if value else None
+    if options["device"] not in _DEVICES:
+        raise ConfigError(
+            f"Global.device has to be one of {', '.join(_DEVICES)}, got {options['device']!r}"
+        )
+    seed = options.get("seed")
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        raise ConfigError(f"Global.seed has to be a whole number >= 0, got {seed!r}")
+    for key in ("eval_during_train", "use_visualdl"):
+        if not isinstance(options[key], bool):
+            raise ConfigError(f"Global.{key} has to be True or False, got {options[key]!r}")
+    shape = options.get("image_shape", [3, 1, 1])
+    if not isinstance(shape, list) or len(shape) != 3 or any(type(n) is not int for n in shape):
+        raise ConfigError(f"Global.image_shape has to be [3, height, width], got {shape!r}")
+    if options["eval_mode"] != "retrieval":
+        raise ConfigError(f"Global.eval_mode has to be retrieval, not {options['eval_mode']!r}")
+    if options["device"] == "gpu" and not paddle.is_compiled_with_cuda():
+        raise ConfigError(
+            "Global.device is gpu, but the installed PaddlePaddle is a CPU build. "
+            "Add -o Global.device=cpu, or install paddlepaddle-gpu (see the README)."
+        )
+    if options.get("to_static", False) not in (True, False):
+        raise ConfigError(f"Global.to_static has to be True or False, got {options['to_static']!r}")
+    _check_precision(options)
+    counts = ("epochs", "print_batch_step", "eval_interval", "save_interval", "keep_checkpoints")
+    for key in (*counts, "save_step_interval"):
+        least = 1 if key in counts else 0
+        if type(options[key]) is not int or options[key] < least:
+            raise ConfigError(
+                f"Global.{key} has to be a whole number >= {least}, got {options[key]!r}"
+            )
+
+
+def _check_precision(options: Any) -> None:
+    precision, device = options.get("feature_precision", "fp32"), options["device"]
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"Global.feature_precision has to be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
+    if device == "cpu" and (problem := cpu_problem(precision)):
+        raise ConfigError(f"Global.feature_precision: {problem}")
+
+
+def _check_arch(arch: Any) -> None:
+    _known(arch, _ARCH, "Arch")
+    if arch.get("name") != "RecModel":
+        raise ConfigError(f"Arch.name has to be RecModel, not {arch.get('name')!r}")
+    group_size = arch.get("bn_group_size")
+    if group_size is not None and (type(group_size) is not int or group_size < 2):
+        raise ConfigError(
+            f"Arch.bn_group_size has to be a whole number >= 2 or null, got {group_size!r}"
+        )
+    backbone = arch.get("Backbone")
+    if not isinstance(backbone, dict):
+        raise ConfigError(f"Arch.Backbone has to be a section with a name, got {backbone!r}")
+    factory = compat.lookup("backbone", str(backbone.get("name")))
+    if factory is None:
+        raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
+    _known(backbone, [*keys.BACKBONE, *_parameters(factory)], "Arch.Backbone")
+    rest = {key: value for key, value in backbone.items() if key != "pretrained"}
+    _check_types(rest, factory, "Arch.Backbone")
+    if factory.__module__.startswith("ppcls."):
+        _refuse_expressions(backbone, "Arch.Backbone")
+    for part in ("BackboneStopLayer", "Neck", "Head"):
+        if part in arch and not arch[part]:
+            del arch[part]  # PaddleClas takes the key for the thing
+    for part in ("Neck", "Head"):
+        if part not in arch:
+            continue
+        by_name = components(part.lower())
+        _known(arch[part], arch[part], f"Arch.{part}")
+        name = str(arch[part].get("name"))
+        if name in by_name:
+            _known(arch[part], ["name", *_parameters(by_name[name])], f"Arch.{part}")
+            _check_types(arch[part], by_name[name], f"Arch.{part}")
+        elif name not in GEARS:
+            raise ConfigError(f"Arch.{part}.name: {_unknown(name, [*by_name, *GEARS])}")
+        else:
+            _refuse_expressions(arch[part], f"Arch.{part}")
+
+
+def loaders_of(section: Any) -> list[tuple[str, Any]]:
+    """Path and content of every loader that the section ``DataLoader`` describes."""
+    parts = {"DataLoader.Train": section.get("Train")}
+    for name, part in (section.get("Eval") or {}).items():
+        parts[f"DataLoader.Eval.{name}"] = part
+    return [(path, part) for path, part in parts.items() if part]
+
+
+def _check_loaders(section: Any) -> None:
+    _known(section, ["Train", "Eval"], "DataLoader")
+    _known(section.get("Eval") or {}, ["Query", "Gallery"], "DataLoader.Eval")
+    for path, part in loaders_of(section):
+        _known(part, ["dataset", "sampler", "loader"], path)
+        loader = part.get("loader") or {}
+        _known(loader, keys.LOADER, f"{path}.loader")
+        workers = loader.get("num_workers")
+        if type(workers) is not int or workers < 0:
+            raise ConfigError(
+                f"{path}.loader.num_workers has to be a whole number >= 0, got {workers!r}"
+            )
+        if not isinstance(part.get("dataset"), dict) or not isinstance(part.get("sampler"), dict):
+            raise ConfigError(f"{path} needs a dataset and a sampler")
+        batch_size = part["sampler"].get("batch_size")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ConfigError(
+                f"{path}.sampler.batch_size has to be a whole number >= 1, got {batch_size!r}"
+            )
+        if path != "DataLoader.Train" and part["sampler"].get("drop_last"):
+            raise ConfigError(
+                f"{path}.sampler.drop_last has to be False: an evaluation counts every image"
+            )
+        for kind in ("dataset", "sampler"):
+            options = part.get(kind) or {}
+            _check_named(options, kind, f"{path}.{kind}")
+        _check_transforms(part["dataset"].get("transform_ops"), f"{path}.dataset")
+
+
+def _check_transforms(ops: Any, path: str) -> None:
+    if not isinstance(ops or [], list):
+        raise ConfigError(f"{path}.transform_ops has to be a list, got {ops!r}")
+    image = np.zeros((256, 128, 3), np.uint8)
+    for i, op in enumerate(ops or []):
+        _check_entry(op, "transform", f"{path}.transform_ops.{i}")
+        try:
+            with seeded_generators(0):
+                (function,) = compat.build_transforms([op])
+                image = function(image)
+        except Exception as error:  # PaddleClas's operators do not check what they are given
+            reason = error if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{path}.transform_ops.{i} ({op}) cannot work: {reason}") from error
+
+
+def _check_optimizer(options: Any) -> None:
+    if not options:
+        return
+    _known(options, options, "Optimizer")
+    _check_named(options, "optimizer", "Optimizer", extra=("lr", "regularizer", "clip_norm"))
+    for key in ("regularizer", "lr"):
+        if options.get(key) is not None:
+            _known(options[key], options[key] or {}, f"Optimizer.{key}")
+    regularizer = options.get("regularizer") or {}
+    _known(regularizer, ["name", "coeff"], "Optimizer.regularizer")
+    _check_value(regularizer.get("coeff", 0.0), ["float"], "Optimizer.regularizer.coeff")
+    if regularizer and regularizer.get("name") not in ("L1", "L2"):
+        raise ConfigError("Optimizer.regularizer.name has to be L1 or L2")
+    schedule = options.get("lr") or {}
+    _check_named(schedule, "lr", "Optimizer.lr", extra=("by_epoch",))
+    for key, kind, least, most in (
+        ("learning_rate", "float", 0, math.inf),
+        ("gamma", "float", 0, 1),
+        ("step_size", "int", 1, math.inf),
+        ("warmup_epoch", "float", 0, math.inf),
+    ):
+        if key in schedule:
+            _check_value(schedule[key], [kind], f"Optimizer.lr.{key}")
+            if not least <= schedule[key] <= most or (key == "gamma" and schedule[key] == 1):
+                raise ConfigError(
+                    f"Optimizer.lr.{key} is out of its range, got {schedule[key]!r} "
+                    f"({least} to {most}{', excluded' if key == 'gamma' else ''})"
+                )
+
+
+def _check_list(section: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
+    _known(section or {}, ["Train", "Eval"], path)
+    for name, entries in (section or {}).items():
+        if not isinstance(entries or [], list):
+            raise ConfigError(f"{path}.{name} has to be a list, got {entries!r}")
+        for i, entry in enumerate(entries or []):
+            _check_entry(entry, kind, f"{path}.{name}.{i}", extra=extra)
+            for cls, options in entry.items():
+                weight = (options or {}).get("weight", 1.0)
+                _check_value(weight, ["float"], f"{path}.{name}.{i}.{cls}.weight")
+    if kind == "loss" and section and len(section.get("Train") or []) == 1:
+        (only,) = section["Train"][0].values()
+        if only.get("weight", 1.0) != 1.0:
+            raise ConfigError(
+                f"Loss.Train.0: PaddleClas ignores the weight ({only['weight']}) of a single loss; "
+                "set it to 1.0 and scale Optimizer.lr.learning_rate instead"
+            )
+
+
+def _check_entry(entry: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise ConfigError(f"{path} has to be one name with its options, got {entry!r}")
+    ((name, options),) = entry.items()
+    _known({} if options is None else options, options or {}, f"{path}.{name}")
+    _check_named({"name": name, **(options or {})}, kind, f"{path}.{name}", extra=extra)
+
+
+def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
+    if "name" not in options:
+        if options:
+            raise ConfigError(f"{path} needs a name")
+        return
+    cls = compat.lookup(kind, str(options["name"]))
+    if cls is None:
+        known = [name for name in compat.tables(kind) if name[:1].isupper()]
+        raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
+    _known(options, ["name", *extra, *_parameters(cls)], path)
+    _check_types(options, cls, path)
+    if cls.__module__.startswith("ppcls.") and kind not in ("dataset", "sampler"):
+        _refuse_expressions(options, path)
+
+
+def _refuse_expressions(value: Any, path: str) -> None:
+    """Refuse texts that could do something where PaddleClas evaluates them, which it does with
+    some options (``NormalizeImage.scale: 1.0/255.0``). Without brackets nothing is called."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_expressions(str(key), f"{path}.{key}")
+            if key != "pretrained":  # a path or an address, never evaluated
+                _refuse_expressions(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _refuse_expressions(item, f"{path}.{i}")
+    elif isinstance(value, str) and not _HARMLESS.fullmatch(value):
+        raise ConfigError(
+            f"{path} has to be a word, a number or a fraction, got {value!r}: PaddleClas could "
+            "execute it"
+        )
+
+
+def _check_types(options: Any, function: Any, path: str) -> None:
+    """Hold options against the annotations of what takes them or, as PaddleClas has none, against
+    the kind of the default."""
+    parameters = inspect.signature(function).parameters
+    for key, value in options.items():
+        if key not in parameters:
+            continue
+        annotation, default = parameters[key].annotation, parameters[key].default
+        if annotation is not inspect.Parameter.empty:
+            text = annotation.__name__ if inspect.isclass(annotation) else str(annotation)
+            kinds = ["numbers" if "[int" in kind else kind for kind in text.split(" | ")]
+        elif isinstance(default, bool):
+            kinds = ["bool", "None"]
+        elif isinstance(default, int | float):
+            kinds = ["float", "None"]
+        else:
+            continue
+        _check_value(value, kinds, f"{path}.{key}")
+
+
+def _check_value(value: Any, kinds: list[str], path: str) -> None:
+    if not set(kinds) <= set(_KINDS):
+        return
+    fits = any(
+        isinstance(value, _KINDS[kind][0]) and (kind == "bool" or not isinstance(value, bool))
+        for kind in kinds
+    )
+    if isinstance(value, list | tuple) and any(type(number) is not int for number in value):
+        fits = False
+    if not fits:
+        words = " or ".join(_KINDS[kind][1] for kind in kinds)
+        raise ConfigError(f"{path} has to be {words}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path} has to be finite, got {value!r}")
+
+
+def _unknown(name: Any, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
+    return f"PaddleClas and the plugin know no {name!r}. Did you mean {nearest[0]}?"
+
+
+def _parameters(function: Any) -> list[str]:
+    """Names that a class or function takes; those of a base class count where ``**kwargs`` are
+    handed on to it."""
+    sources = [c.__init__ for c in function.__mro__] if inspect.isclass(function) else [function]
+    names: list[str] = []
+    for source in sources:
+        if source is object.__init__:
+            break
+        parameters = inspect.signature(source).parameters.values()
+        names += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return [name for name in names if name not in ("self", "args", "dataset", "engine")]
+
+
+def _known(options: Any, allowed: Iterable[str], path: str) -> None:
+    if not isinstance(options, dict):
+        raise ConfigError(f"{path or 'the config'} has to be a section of keys, got {options!r}")
+    allowed = sorted(set(allowed))
+    for key in options:
+        if key in allowed:
+            continue
+        nearest = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.0)
+        raise ConfigError(
+            f"nothing reads the key {f'{path}.{key}' if path else key}. "
+            f"Did you mean {f'{path}.{nearest[0]}' if path else nearest[0]}?"
+            if nearest
+            else f"nothing reads the key {path}.{key}"
+        )

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features of image files, and the file that holds them."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ppcls_ise import compat
+from ppcls_ise.deploy.extractor import Extractor
+from ppcls_ise.errors import DataError
+from ppcls_ise.utils.files import replacing
+from ppcls_ise.utils.progress import progress_bar
+
+
+def extract_files(
+    extractor: Extractor, paths: Sequence[str], *, skip_unreadable: bool = False
+) -> tuple[np.ndarray, list[str]]:
+    """Features [M, D] and paths of the files that can be read, with a progress bar.
+
+    Args:
+        extractor: the model.
+        paths: N files.
+        skip_unreadable: log the files that cannot be read and go on with the M others.
+
+    Raises:
+        DataError: a file cannot be read, or none can.
+    """
+    with progress_bar("features", "image") as progress:
+        if not skip_unreadable:
+            return extractor(paths, progress=progress), list(paths)
+        extraction = extractor.extract(paths, progress=progress)
+    for error in extraction.errors:
+        compat.logger().warning(f"left out: {error}")
+    if not len(extraction.kept):
+        raise DataError(f"none of {len(paths)} images can be read, first of all: {error}")
+    if extraction.errors:
+        compat.logger().warning(f"{len(extraction.errors)} of {len(paths)} images were left out")
+    return extraction.features, [paths[i] for i in extraction.kept]
+
+
+def save_features(
+    path: str | Path, features: np.ndarray, paths: Sequence[str], *, model: str
+) -> None:
+    """Write ``features`` [N, D] float32 and ``paths`` [N], atomically.
+
+    ``.npz``: arrays ``features``, ``paths`` and ``model`` (the fingerprint). ``.csv``: a header
+    ``path,0,1,…``, then a line per image; 9 digits, which give the same float32 again.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    with replacing(path) as scratch:
+        if Path(path).suffix == ".npz":
+            with scratch.open("wb") as file:
+                np.savez(file, features=features, paths=np.array(paths), model=np.array(model))
+            return
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(["path", *range(features.shape[1])])
+        for name, row in zip(paths, features, strict=True):
+            writer.writerow([name, *(f"{value:.9g}" for value in row)])
+        scratch.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def load_features(path: str | Path) -> tuple[np.ndarray, list[str], str]:
+    """Features [N, D], paths and fingerprint of a ``.npz`` that `save_features` wrote.
+
+    Raises:
+        DataError: it is something else.
+        OSError: there is no such file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            features, paths = content["features"], content["paths"]
+            model = str(content["model"])
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for foreign files
+        raise DataError(f"{path} is no .npz of tools/infer.py: {error}") from error
+    if features.ndim != 2 or features.dtype != np.float32 or paths.shape != (len(features),):
+        raise DataError(f"{path} is no .npz of tools/infer.py: its arrays do not fit together")
+    return features, [str(name) for name in paths], model

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collectives over the processes of a training."""
+
+from ppcls_ise.distributed.collectives import (
+    broadcast_array,
+    broadcast_running_statistics,
+    gather_arrays,
+    gather_labels,
+    gather_rows,
+)
+
+__all__ = [
+    "broadcast_array",
+    "broadcast_running_statistics",
+    "gather_arrays",
+    "gather_labels",
+    "gather_rows",
+]

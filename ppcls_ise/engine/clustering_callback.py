@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pseudo-labels at the start of an epoch."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+
+from ppcls_ise import compat
+from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
+from ppcls_ise.clustering.neighbors import Backend
+from ppcls_ise.config.clustering import ClusteringOptions
+from ppcls_ise.data import ReIDDataset
+from ppcls_ise.distributed.collectives import broadcast_array
+from ppcls_ise.engine.callback import Callback
+from ppcls_ise.engine.feature_extraction import Features, loader_of
+from ppcls_ise.engine.gpu_search import backend_of
+from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
+from ppcls_ise.errors import ConfigError, DataError, shown
+from ppcls_ise.metrics import cluster_quality
+from ppcls_ise.utils.progress import progress_bar
+
+_SHOWN = 5
+
+
+class ClusteringCallback(Callback):
+    """Features -> Jaccard graph -> DBSCAN -> pseudo-labels, sampler and memory (spec: section 1).
+
+    Args:
+        **options: those of `ppcls_ise.config.ClusteringOptions`, the keys of the YAML section.
+
+    Raises:
+        ConfigError: a value is out of range; names its key.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = ClusteringOptions(**options)
+        self.result: PseudoLabels | None = None
+        self._warm = False
+
+    def on_epoch_begin(self, engine: Any, epoch: int) -> bool:
+        engine.train_dataset.require_unchanged()
+        due = (epoch - 1) % self.options.interval == 0
+        if due or self.result is None or not self.result.num_clusters:
+            self.warm_up(engine)
+            self.cluster(engine, epoch)
+        return self.on_epoch_resume(engine, epoch, 0)
+
+    def on_epoch_resume(self, engine: Any, epoch: int, step: int) -> bool:
+        assert self.result is not None
+        engine.train_sampler.set_epoch(epoch, step)
+        engine.head.start_epoch(epoch, len(engine.train_sampler), engine.epochs, step)
+        return self.result.num_clusters > 0
+
+    def state(self) -> dict[str, Any]:
+        result = self.result
+        return {} if result is None else {"labels": result.labels, "recall": result.recall}
+
+    def restore(self, engine: Any, state: dict[str, Any]) -> None:
+        """Labels come back; centroids do not, the memory has taken them over."""
+        labels = state["labels"]
+        engine.train_dataset.pseudo_labels = labels
+        self.result = PseudoLabels.from_labels(
+            np.zeros((len(labels), 1), np.float32), labels, recall=state["recall"]
+        )
+
+    def cluster(self, engine: Any, epoch: int) -> None:
+        """Compute the pseudo-labels and hand them to data set, sampler and memory."""
+        dataset = engine.train_dataset
+        backend = backend_of(self.options.backend)
+        started = time.perf_counter()
+        features = self._extract(engine, dataset)
+        seconds = {"features": time.perf_counter() - started}
+        self._report_quarantine(engine, features, dataset)
+        if dist.get_rank() == 0:
+            self._report_oddities(features, dataset)
+        self.result = self._label(features, dataset.camids, seconds, backend)
+        dataset.pseudo_labels = self.result.labels
+        if self.result.num_clusters:
+            engine.head.reset_memory(
+                features.values, self.result.labels, self.result.centroids, (engine.seed, epoch)
+            )
+        self._log(engine, epoch, dataset)
+
+    def graph_inputs(self, engine: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """Features of the readable training images, and what else ``jaccard_graph`` gets."""
+        dataset = engine.train_dataset
+        features = self._extract(engine, dataset)
+        self._report_quarantine(engine, features, dataset)
+        rows = np.flatnonzero(features.readable)
+        return features.values[rows], self.graph_options(dataset.camids, rows)
+
+    def _extract(self, engine: Any, dataset: ReIDDataset) -> Features:
+        loader = loader_of(
+            dataset.view(self.options.transform_ops),
+            batch_size=self.options.batch_size,
+            num_workers=engine.num_workers,
+            device=engine.device,
+        )
+        return engine.extract(loader, title="clustering features")
+
+    def _label(
+        self,
+        features: Features,
+        camids: np.ndarray | None,
+        seconds: dict[str, float],
+        backend: Backend,
+    ) -> PseudoLabels:
+        """Labels of the readable images, computed once, by process 0; an unreadable image is an
+        outlier, so it is never drawn."""
+        rows = np.flatnonzero(features.readable)
+        options = self.graph_options(camids, rows)
+        labels, recall = np.full(len(features.values), -1, np.int64), None
+        if dist.get_rank() == 0:
+            options.update(backend=backend, approximate=self.options.approximate)
+            with progress_bar("pseudo-labels", "block") as bar:
+                part = generate_pseudo_labels(
+                    features.values[rows],
+                    self.options.eps,
+                    self.options.min_samples,
+                    progress=lambda stage, done, total: bar(done, total),
+                    **options,
+                )
+            labels[rows] = part.labels
+            seconds, recall = {**seconds, **part.seconds}, part.recall
+        labels = broadcast_array(labels)
+        return PseudoLabels.from_labels(features.values, labels, seconds=seconds, recall=recall)
+
+    def graph_options(self, camids: np.ndarray | None, rows: np.ndarray) -> dict[str, Any]:
+        """Keyword arguments of ``jaccard_graph`` for the given rows of the data set."""
+        options: dict[str, Any] = dict(self.options.lengths)
+        if self.options.camera_aware:
+            if camids is None:
+                raise ConfigError(
+                    "Clustering.camera_aware needs camera numbers, and the training images have "
+                    "none: name them (camera_from_folder or camera_pattern of "
+                    "DataLoader.Train.dataset), or set Clustering.camera_aware=False"
+                )
+            options["camera_ids"] = camids[rows]
+        return options
+
+    @paddle.no_grad()
+    def warm_up(self, engine: Any) -> None:
+        """Fill the batch-norm running statistics from training images, once and only without
+        pretrained weights; see ``warm_up_batches``."""
+        if self._warm or engine.has_pretrained_weights or not self.options.warm_up_batches:
+            return
+        self._warm = True
+        dataset = engine.train_dataset
+        view = dataset.view(self.options.transform_ops)
+        generator = np.random.default_rng((engine.seed, 0))
+        model = engine.plain_model
+        model.train()
+        model.head.eval()  # there are no labels, and no memory yet
+        sampler = engine.train_sampler
+        size = min(sampler.batch_size * sampler.world_size, len(dataset))
+        for _ in range(self.options.warm_up_batches):
+            # As in training, a process takes its part of the global batch; process 0's statistics
+            # are the ones that count.
+            chosen = generator.choice(len(dataset), size, replace=False)
+            chosen = np.array_split(chosen, sampler.world_size)[sampler.rank]
+            items = [view[int(i)] for i in chosen]
+            images = [image for image, label, _ in items if label[2]]  # the readable ones
+            if images:
+                with compat.precision(engine, is_eval=False), _dynamic_graph():
+                    model(paddle.to_tensor(np.stack(images)))
+        model.head.train()
+        compat.logger().info(
+            "[Cluster] no pretrained weights: warmed the batch-norm statistics with "
+            f"{self.options.warm_up_batches} batches of {size} images"
+        )
+
+    def _report_oddities(self, features: Features, dataset: ReIDDataset) -> None:
+        values = features.values[features.readable]
+        remarks = list(odd_features(values))
+        if self.result is None:  # what follows does not change later on
+            remarks += [*odd_lengths(self.options.lengths, len(values)), *odd_files(dataset.images)]
+        for remark in remarks:
+            compat.logger().warning(f"[Cluster] {remark}.")
+
+    def _report_quarantine(self, engine: Any, features: Features, dataset: ReIDDataset) -> None:
+        bad = np.flatnonzero(~features.readable)
+        if not len(bad):
+            return
+        reasons = [str(dataset.read_error(int(i))) for i in bad[:_SHOWN]]
+        names = [shown(dataset.images[i]) for i in bad]
+        if len(bad) == len(dataset):
+            raise DataError(f"none of the training images can be read: {'; '.join(reasons)}")
+        compat.logger().warning(
+            f"[Cluster] {len(bad)} of {len(dataset)} training images cannot be read and are left "
+            f"out (never replaced): {'; '.join(reasons)}{'; …' if len(bad) > _SHOWN else ''}. "
+            f"All of them: {engine.write_list('quarantine.txt', names)}"
+        )
+
+    def _log(self, engine: Any, epoch: int, dataset: ReIDDataset) -> None:
+        result = self.result
+        assert result is not None
+        stages = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
+        line = f"[Cluster][Epoch {epoch}/{engine.epochs}] {summary(result)} | seconds: {stages}"
+        if dataset.pids is not None and result.num_clusters:
+            quality = cluster_quality(result.labels, dataset.pids)
+            line += (
+                f" | against the identities in the file names (information only): "
+                f"NMI {quality.nmi:.3f}, ARI {quality.ari:.3f}, pair F1 {quality.pair_f1:.3f}"
+            )
+        compat.logger().info(line)
+        if not result.num_clusters:
+            compat.logger().warning(
+                f"[Cluster][Epoch {epoch}] no cluster was found, so this epoch changes nothing. "
+                f"Raise Clustering.eps (now {self.options.eps}) or lower Clustering.min_samples "
+                f"(now {self.options.min_samples})."
+            )
+        for name, value in (
+            ("clusters", result.num_clusters),
+            ("outlier_share", result.outlier_share),
+            ("largest_cluster", result.largest),
+        ):
+            compat.log_scalar(engine, name, value, epoch)
+
+
+@contextmanager
+def _dynamic_graph() -> Iterator[None]:
+    """A static graph that is first traced without gradients would serve the training steps too,
+    which then learn nothing, silently (seen in Paddle 3.3.1)."""
+    paddle.jit.enable_to_static(False)
+    try:
+        yield
+    finally:
+        paddle.jit.enable_to_static(True)
+
+
+def summary(result: PseudoLabels) -> str:
+    """Clusters, outliers, median and largest cluster in words."""
+    text = f"{result.num_clusters} clusters, {100.0 * result.outlier_share:.1f} % outliers"
+    if result.recall is not None:
+        text += f", from neighbors of recall {result.recall:.3f} (approximate search)"
+    if result.num_clusters:
+        text += f", median {result.median_size:g}, largest {result.largest} images"
+    return text

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a training run is saved, where it is resumed, and how it stops."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle.distributed as dist
+
+from ppcls_ise import compat
+from ppcls_ise.compat import training_loop
+from ppcls_ise.distributed.collectives import gather_arrays
+from ppcls_ise.engine.resume.resuming import LATEST, STATE_FOLDER, find_state
+from ppcls_ise.engine.resume.state_files import StateFolder, publish
+from ppcls_ise.engine.resume.stop_requests import EXIT_CODES, StopRequest, stop_requests
+from ppcls_ise.engine.resume.training_state import (
+    non_finite,
+    num_bytes,
+    restore_training_state,
+    seed_step,
+    training_state,
+)
+from ppcls_ise.errors import DivergenceError, WeightsError
+
+_AGREE_STEPS = 10  # several processes ask each other only so often whether to stop
+
+
+class Checkpoints:
+    """The states of one training run.
+
+    PaddleClas's own files (``latest.*``, ``best_model.*``, ``epoch_N.*``) are written as ever, but
+    each as a whole and with a list of checksums. What is resumed is a file of its own in
+    ``resume/``: after every epoch, every ``Global.save_step_interval`` steps, and when the run is
+    asked to stop.
+
+    Args:
+        engine: an `UnsupervisedEngine` in training mode; see `training_state` for what is used.
+
+    Raises:
+        WeightsError, DataError: ``Global.checkpoints`` cannot be resumed.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        options = engine.config["Global"]
+        self._engine = engine
+        self._interval = options.get("save_step_interval", 0)
+        self._folder = StateFolder(
+            engine.run_folder / STATE_FOLDER, keep=options.get("keep_checkpoints", 2)
+        )
+        self._best = -1.0
+        self._epoch, self._step, self._first = 0, 0, 0  # of the epoch: number, steps done, begin
+        self._failures: dict[str, str] = {}
+        self._request = StopRequest()
+        self._resumed: dict[str, Any] | None = None
+        if prefix := options["checkpoints"]:
+            self._resumed, self._source = find_state(engine, prefix.removesuffix(".pdparams"))
+
+    # -- resuming -----------------------------------------------------------------------------
+
+    def _restore(self) -> dict[str, Any]:
+        """What PaddleClas's engine is to know of the resumed run; takes the place of its own
+        loading."""
+        state = self._resumed
+        assert state is not None
+        restore_training_state(self._engine, state)
+        self._best = state["best"]
+        if self._source.parent == self._folder.folder:
+            self._folder.adopt(self._source)
+        compat.logger().info(f"resumed {self._source}: {_position(state)}")
+        return {"metric": self._best, "epoch": state["epoch"]}
+
+    def begin_epoch(self, epoch: int) -> int | None:
+        """Steps of ``epoch`` that the resumed state has behind it; None if it starts anew."""
+        state, self._resumed = self._resumed, None
+        step = state["step"] if state and state["epoch"] == epoch - 1 else None
+        self._epoch = epoch
+        self._step = self._first = step or 0
+        return step
+
+    # -- in the course of training ------------------------------------------------------------
+
+    def run(self, train: Callable[[], None]) -> None:
+        """Train with all of the above in place.
+
+        Raises:
+            DivergenceError: see `losses_read`; it names the last good checkpoint.
+            WeightsError: the last attempt to save something failed.
+            SystemExit: a signal asked to stop (`stop_requests.EXIT_CODES`).
+        """
+        with (
+            stop_requests() as self._request,
+            training_loop.checkpointing(self._restore, self.save_model),
+        ):
+            try:
+                train()
+            except DivergenceError as error:
+                raise DivergenceError(f"{error} {self._advice()}") from error
+        if self._failures:
+            raise WeightsError(" ".join(self._failures.values()))
+
+    def before_step(self, step: int) -> None:
+        """Called when ``step`` steps of the epoch are done and the next batch is asked for."""
+        self._step = step
+        if step >= len(self._engine.train_sampler):
+            return
+        if dist.get_world_size() == 1 or step % _AGREE_STEPS == 0:
+            self._stop_if_asked(step)
+        if self._interval and step > self._first and step % self._interval == 0:
+            self._save_state(self._epoch - 1, step)
+        seed_step(self._engine.seed, self._epoch, step)
+
+    def after_steps(self) -> None:
+        """Called when the steps of the epoch are done, before it is evaluated."""
+        self._stop_if_asked(len(self._engine.train_sampler))
+
+    def losses_read(self, values: Mapping[str, float]) -> None:
+        """Called with the losses of every step, which PaddleClas reads for its log anyway.
+
+        Raises:
+            DivergenceError: one is NaN or infinite.
+        """
+        if bad := [
+            f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)
+        ]:
+            raise DivergenceError(
+                f"training diverged: {', '.join(bad)} at step {self._step + 1} of epoch "
+                f"{self._epoch}."
+            )
+
+    def save_model(self, write: Callable[[Path], None], name: str, info: dict[str, Any]) -> None:
+        """Takes the place of PaddleClas's saving, on all processes.
+
+        Args:
+            write: has PaddleClas write its files into a folder.
+            name: best_model, epoch_N or latest.
+            info: ``metric`` and ``epoch``.
+        """
+        if name == "best_model":
+            self._best = float(info["metric"])
+        if dist.get_rank() == 0:
+            target = self._engine.run_folder
+            scratch = target / "saving.tmp"  # what a killed process left there is overwritten
+            with self._reported(f"{target / name}.*"):
+                try:
+                    self._require_finite()
+                    shutil.rmtree(scratch, ignore_errors=True)
+                    scratch.mkdir(parents=True)
+                    write(scratch)
+                    publish(scratch, target, name)
+                    compat.logger().info(f"saved {target / name}.*")
+                finally:
+                    shutil.rmtree(scratch, ignore_errors=True)
+        if name == LATEST:
+            self._save_state(info["epoch"], None)
+            self._stop_if_asked(None)
+
+    # -- saving and stopping ------------------------------------------------------------------
+
+    def _state(self, epoch: int, step: int | None) -> dict[str, Any]:
+        return training_state(self._engine, epoch=epoch, step=step) | {"best": self._best}
+
+    def _require_finite(self) -> None:
+        weights = self._engine.plain_model.state_dict(use_hook=False)
+        if bad := non_finite(weights):
+            raise DivergenceError(
+                f"training diverged: {len(bad)} of {len(weights)} weights are not finite "
+                f"({', '.join(bad[:3])}) after step {self._step} of epoch {self._epoch}; they are "
+                "not saved."
+            )
+
+    def _save_state(self, epoch: int, step: int | None) -> None:
+        if dist.get_rank() == 0:
+            with self._reported(str(self._folder.folder)):
+                self._require_finite()
+                self._folder.write(self._state(epoch, step))
+
+    @contextmanager
+    def _reported(self, what: str) -> Iterator[None]:
+        """A failure to write is said, and training goes on; the next attempt may succeed."""
+        try:
+            yield
+        except OSError as error:
+            free = shutil.disk_usage(self._engine.run_folder).free
+            needed = num_bytes(self._state(self._epoch, None))
+            self._failures[what] = (
+                f"{what} could not be saved: {error.strerror or error} (about "
+                f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free)."
+            )
+            compat.logger().error(
+                f"{self._failures[what]} {self._last_good()} Training goes on and tries again."
+            )
+        else:
+            self._failures.pop(what, None)
+
+    def _stop_if_asked(self, step: int | None) -> None:
+        """End the run on all processes if one of them was asked to; ``step`` None: after an epoch,
+        which has been saved."""
+        number = int(gather_arrays(np.array([self._request.signal_number])).max())
+        if not number:
+            return
+        if step is not None:
+            self._save_state(self._epoch - 1, step)
+        if dist.get_world_size() > 1:
+            dist.barrier()  # whoever ends first would have the launcher end the others
+        compat.logger().warning(f"stopped by signal {number}. {self._last_good()}")
+        raise SystemExit(1 if self._failures else EXIT_CODES[number])
+
+    def _last_good(self) -> str:
+        if self._folder.last is None:
+            return "There is no checkpoint of this run yet."
+        return (
+            f"The last good checkpoint is {self._folder.last}; it is continued by "
+            f"-o Global.checkpoints={self._engine.run_folder / LATEST}"
+        )
+
+    def _advice(self) -> str:
+        config, memory = self._engine.config, self._engine.head.memory
+        rate = config["Optimizer"]["lr"].get("learning_rate")
+        causes = [
+            f"Optimizer.lr.learning_rate is too high (now {rate})",
+            f"Arch.Head.temperature is too low (now {memory.temperature})",
+            "the weights it began with do not suit the network",
+        ]
+        if config.get("AMP"):
+            causes.insert(0, "mixed precision overflows (AMP.use_amp=False)")
+        return f"{self._last_good()} Likely causes: {'; '.join(causes)}."
+
+
+def _position(state: Mapping[str, Any]) -> str:
+    if state["step"] is None:
+        return f"{state['epoch']} epochs done"
+    return f"{state['epoch']} epochs and {state['step']} steps done"

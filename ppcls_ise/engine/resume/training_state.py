@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that the rest of a training run depends on, as a tree of arrays and numbers, and back.
+
+Generators are not in it: batches and augmentation are drawn from (seed, epoch, place in the epoch),
+and Paddle's generator is seeded anew before every step (`seed_step`), so a position says it all.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+
+from ppcls_ise.compat import training_loop
+from ppcls_ise.errors import DataError, WeightsError
+from ppcls_ise.weights.loading import compare
+
+_FORMAT = 1
+
+
+def seed_step(seed: int, epoch: int, step: int) -> None:
+    """Seed Paddle's generator (dropout and the like) for one step of this process."""
+    words = np.random.SeedSequence((seed, epoch, step, dist.get_rank())).generate_state(1)
+    paddle.seed(int(words[0]))
+
+
+def training_state(engine: Any, *, epoch: int, step: int | None) -> dict[str, Any]:
+    """The state of ``engine`` between two steps.
+
+    Args:
+        epoch: epochs that are finished, evaluation included.
+        step: steps done in the epoch after them; None if that has not begun.
+
+    Returns:
+        A tree for `state_files.StateFolder`; arrays are copies. Memory: that of the model, the
+        optimizer and the cluster memory, once.
+    """
+    scaler = training_loop.loss_scaler(engine)
+    clustered = engine.clustering.result is not None and engine.clustering.result.num_clusters
+    return {
+        "format": _FORMAT,
+        "epoch": epoch,
+        "step": step,
+        "global_step": engine.global_step,
+        "meters": training_loop.meter_values(engine),
+        "images": _fingerprint(engine.train_dataset),
+        "model": _arrays(engine.plain_model.state_dict(use_hook=False)),
+        "loss": _arrays(engine.train_loss_func.state_dict()),
+        "optimizers": [_named_arrays(optimizer.state_dict()) for optimizer in engine.optimizer],
+        "scaler": _arrays(scaler.state_dict()) if scaler else {},
+        "memory": _array(engine.head.memory.rows) if clustered else None,
+        "callbacks": {type(callback).__name__: callback.state() for callback in engine.callbacks},
+    }
+
+
+def check_state(engine: Any, state: Mapping[str, Any], source: str) -> None:
+    """Make sure that ``state`` is of this model and of these images.
+
+    Raises:
+        WeightsError, DataError: it is not; names ``source`` and the way out.
+    """
+    kinds = {"epoch": int, "step": int | None, "best": float, "model": dict, "optimizers": list}
+    wrong = [key for key, kind in kinds.items() if not isinstance(state.get(key, ()), kind)]
+    if wrong or state.get("format", _FORMAT) != _FORMAT:
+        raise WeightsError(
+            f"{source} is not a training state of this version of ppcls_ise"
+            + (f": look at its {', '.join(wrong)}" if wrong else "")
+        )
+    own = engine.plain_model.state_dict(use_hook=False)
+    report = compare({name: value.shape for name, value in own.items()}, state["model"])
+    if report.problems(optional=()):
+        raise WeightsError(
+            f"Global.checkpoints: {source} is of another model: {report}. To start from its "
+            "backbone and neck instead of resuming, use Global.pretrained_model."
+        )
+    images = _fingerprint(engine.train_dataset)
+    if state.get("images", images) != images:
+        raise DataError(
+            f"Global.checkpoints: {source} was trained on other images than those in "
+            f"{engine.train_dataset.image_root} now ({len(engine.train_dataset)}). To go on with "
+            "these, start anew with Global.pretrained_model."
+        )
+
+
+def restore_training_state(engine: Any, state: Mapping[str, Any]) -> None:
+    """Put ``engine`` where it was when ``state`` was taken; see `training_state`.
+
+    Parts that are missing (a checkpoint of PaddleClas) are left as they are.
+    """
+    _set(engine.plain_model.state_dict(use_hook=False), state["model"])
+    _set(engine.train_loss_func.state_dict(), state.get("loss", {}))
+    for optimizer, values in zip(engine.optimizer, state["optimizers"], strict=True):
+        optimizer.set_state_dict(_tensors(values))
+    if (scaler := training_loop.loss_scaler(engine)) and state.get("scaler"):
+        scaler.load_state_dict(state["scaler"])
+    engine.global_step = state.get("global_step", 0)
+    training_loop.set_meter_values(engine, state.get("meters", {}))
+    if state.get("memory") is not None:
+        engine.head.memory.restore(state["memory"])
+    for callback in engine.callbacks:
+        if own := state.get("callbacks", {}).get(type(callback).__name__):
+            callback.restore(engine, own)
+
+
+def non_finite(weights: Mapping[str, paddle.Tensor]) -> list[str]:
+    """Names of the weights with a NaN or an infinity."""
+    return [name for name, value in weights.items() if not np.isfinite(_array(value)).all()]
+
+
+def num_bytes(tree: Any) -> int:
+    """Size of all arrays in a tree."""
+    if isinstance(tree, Mapping):
+        return sum(num_bytes(item) for item in tree.values())
+    if isinstance(tree, list | tuple):
+        return sum(num_bytes(item) for item in tree)
+    return tree.nbytes if isinstance(tree, np.ndarray) else 0
+
+
+def _fingerprint(dataset: Any) -> str:
+    """Hash of the training images' paths below their root, so that the root may move."""
+    digest = hashlib.sha256()
+    for path in dataset.images:
+        digest.update(os.path.relpath(path, dataset.image_root).encode("utf-8", "surrogateescape"))
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _array(tensor: paddle.Tensor) -> np.ndarray:
+    # numpy has no bfloat16; float32 holds its values exactly.
+    return (tensor.astype("float32") if "bfloat16" in str(tensor.dtype) else tensor).numpy()
+
+
+def _arrays(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _array(value) if isinstance(value, paddle.Tensor) else value
+        for name, value in values.items()
+    }
+
+
+def _named_arrays(values: Any) -> Any:
+    """An optimizer's state with (name, array) for a tensor: Paddle goes by names there."""
+    if isinstance(values, Mapping):
+        return {key: _named_arrays(value) for key, value in values.items()}
+    return (values.name, _array(values)) if isinstance(values, paddle.Tensor) else values
+
+
+def _tensors(values: Any) -> Any:
+    """The inverse of `_named_arrays`."""
+    if isinstance(values, Mapping):
+        return {key: _tensors(value) for key, value in values.items()}
+    if isinstance(values, list | tuple) and len(values) == 2 and isinstance(values[1], np.ndarray):
+        tensor = paddle.to_tensor(values[1])
+        tensor.name = values[0]
+        return tensor
+    return values
+
+
+def _set(own: Mapping[str, paddle.Tensor], values: Mapping[str, np.ndarray]) -> None:
+    for name, value in values.items():
+        dtype = str(own[name].dtype).rsplit(".", 1)[-1]
+        own[name].set_value(paddle.to_tensor(value).astype(dtype))

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``inference.yml``: what has to be known of an exported model beside its network.
+
+Its sections ``Global`` and ``RecPreProcess`` are those that PaddleClas's ``predict_rec.py`` reads.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppcls_ise.errors import ConfigError, WeightsError
+from ppcls_ise.utils.files import replacing
+
+NAME = "inference"
+# Every file that an export writes is called inference and one of these.
+SUFFIXES = (".yml", ".json", ".pdmodel", ".pdiparams", ".pdiparams.info", ".onnx")
+_HEAD = """# SPDX-License-Identifier: Apache-2.0
+# Written by tools/export_model.py. Images are RGB; image_shape is channels, height, width.
+"""
+_MODEL_SUFFIXES = (".json", ".pdmodel", ".pdiparams")
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class InferenceFile:
+    """Content of ``inference.yml``.
+
+    Attributes:
+        transform_ops: how an image is prepared.
+        image_shape: (3, H, W) of what the network takes.
+        dimension: D of a feature.
+        normalized: whether the network gives unit rows.
+        fingerprint: identifies weights and preprocessing, see `export.fingerprint_of`.
+        files: SHA-256 of the files beside this one.
+        versions: of what wrote them.
+    """
+
+    transform_ops: list[dict[str, Any]]
+    image_shape: tuple[int, ...]
+    dimension: int
+    normalized: bool
+    fingerprint: str
+    files: dict[str, str]
+    versions: dict[str, str]
+
+    def write(self, folder: str | Path) -> Path:
+        """Write it into ``folder``, atomically."""
+        content = {
+            "Global": {"image_shape": list(self.image_shape)},
+            "RecPreProcess": {"transform_ops": self.transform_ops},
+            "RecPostProcess": None,
+            "Feature": {"dimension": self.dimension, "normalized": self.normalized},
+            "Model": {"fingerprint": self.fingerprint, "files": self.files},
+            "Versions": self.versions,
+        }
+        path = Path(folder) / f"{NAME}.yml"
+        with replacing(path) as scratch:
+            text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
+            scratch.write_text(_HEAD + text, encoding="utf-8")
+        return path
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "InferenceFile":
+        """Read it, and make sure that the files beside it are those that it describes.
+
+        Raises:
+            ConfigError: there is no such file, or it is something else.
+            WeightsError: the model's files are missing, torn or of another export.
+        """
+        path = Path(folder) / f"{NAME}.yml"
+        if not path.is_file():
+            raise ConfigError(
+                f"{folder} is no exported model: there is no {path.name} in it. Make one with "
+                "tools/export_model.py (--model is the folder that it wrote)."
+            )
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            result = cls(
+                transform_ops=content["RecPreProcess"]["transform_ops"],
+                image_shape=tuple(int(size) for size in content["Global"]["image_shape"]),
+                dimension=int(content["Feature"]["dimension"]),
+                normalized=bool(content["Feature"]["normalized"]),
+                fingerprint=str(content["Model"]["fingerprint"]),
+                files={str(k): str(v) for k, v in content["Model"]["files"].items()},
+                versions={str(k): str(v) for k, v in content["Versions"].items()},
+            )
+        except (yaml.YAMLError, *(KeyError, TypeError, ValueError, AttributeError)) as error:
+            raise ConfigError(
+                f"{path} is not what tools/export_model.py writes: {error}"
+            ) from error
+        result._check_files(Path(folder))
+        return result
+
+    def _check_files(self, folder: Path) -> None:
+        found = {path.name for path in folder.glob(f"{NAME}.*") if path.suffix in _MODEL_SUFFIXES}
+        if unknown := sorted(found - self.files.keys()):
+            raise WeightsError(
+                f"{folder} holds {', '.join(unknown)}, which {NAME}.yml does not know: export the "
+                "model again with tools/export_model.py"
+            )
+        for name, digest in self.files.items():
+            if Path(name).name != name:
+                raise ConfigError(f"{folder}/{NAME}.yml names a file elsewhere: {name}")
+            if not (folder / name).is_file() or file_digest(folder / name) != digest:
+                raise WeightsError(
+                    f"{folder / name} is missing, damaged or of another export than {NAME}.yml: "
+                    "export the model again with tools/export_model.py"
+                )
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    total = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while piece := file.read(_PIECE):
+            total.update(piece)
+    return total.hexdigest()

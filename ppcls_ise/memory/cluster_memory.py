@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cluster memory of Cluster Contrast and ISE."""
+
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ppcls_ise.errors import ConfigError
+from ppcls_ise.layers.rows import as_rows, host_labels, least_similar, members_by_label, unit_rows
+
+_UPDATES = ("hard", "mean")
+
+
+class ClusterMemory:
+    """One unit prototype per cluster; a constant for differentiation (spec: section 6).
+
+    ``z_rc = <N(x_r), m_c> / temperature`` with ``N(v) = v / max(|v|, 1e-12)``.
+
+    Updates, with ``x`` the normalized rows and ``mu`` the momentum of the OLD prototype (0.1 keeps
+    10 %), renormalized by the plain norm:
+
+    * ``hard``: for each label present, ``m <- N(mu m + (1 - mu) x_r)`` once, where ``r`` is the row
+      of that label with the smallest ``<x_r, m>`` (the first one on ties).
+    * ``mean``: ``m <- N(mu m + (1 - mu) x_r)`` for every row in batch order (the reference calls it
+      ``ori``); later rows weigh more.
+
+    Source: Cluster Contrast (arXiv 2103.11568) and ISE (CVPR 2022) as their released code computes
+    them. Deviation: the reference updates inside a custom backward pass; here the caller decides,
+    and `ppcls_ise.heads` calls `update` from a gradient hook, which is the same moment.
+
+    Args:
+        momentum: weight of the old prototype, in [0, 1].
+        temperature: positive.
+        update: ``"hard"`` or ``"mean"``.
+
+    Raises:
+        ConfigError: (a ValueError) a parameter is out of range.
+    """
+
+    def __init__(self, momentum: float, temperature: float, update: str = "hard") -> None:
+        if not 0.0 <= momentum <= 1.0:
+            raise ConfigError(f"momentum has to be in [0, 1], got {momentum} (Arch.Head.momentum)")
+        if not temperature > 0.0:
+            raise ConfigError(
+                f"temperature has to be positive, got {temperature} (Arch.Head.temperature)"
+            )
+        if update not in _UPDATES:
+            raise ConfigError(
+                f"the memory's update rule has to be one of {', '.join(_UPDATES)}, got "
+                f"{update!r} (Arch.Head.memory)"
+            )
+        self.momentum = float(momentum)
+        self.temperature = float(temperature)
+        self.update_rule = update
+        self._prototypes: paddle.Tensor | None = None
+
+    @property
+    def prototypes(self) -> paddle.Tensor:
+        """Prototypes [C, D], unit rows, without gradient.
+
+        Raises:
+            RuntimeError: before the first `reset`.
+        """
+        if self._prototypes is None:
+            raise RuntimeError("the memory is empty: reset(centroids) has to come first")
+        return self._prototypes
+
+    def reset(self, centroids: paddle.Tensor) -> None:
+        """Forget everything and start from ``centroids`` [C, D], unit rows (array or tensor; kept
+        as float32)."""
+        self._prototypes = as_rows(centroids, paddle.float32).detach().clone()
+        self._prototypes.stop_gradient = True
+
+    @property
+    def rows(self) -> paddle.Tensor:
+        """The whole memory as rows of one matrix."""
+        return self.prototypes
+
+    def restore(self, rows: paddle.Tensor) -> None:
+        """Take over a memory in the layout of `rows` (array or tensor, copied)."""
+        self.reset(rows)
+
+    def logits(self, features: paddle.Tensor) -> paddle.Tensor:
+        """Similarity of the normalized ``features`` [R, D] to every prototype over the
+        temperature: [R, C]. Differentiable in the features."""
+        return self.logits_of_unit_rows(unit_rows(as_rows(features, paddle.float32)))
+
+    def logits_of_unit_rows(self, rows: paddle.Tensor) -> paddle.Tensor:
+        """As `logits`, for rows that are normalized already."""
+        # Scaled before the product: a pass over [R, D] instead of one over [R, C].
+        return paddle.matmul(rows / self.temperature, self.prototypes, transpose_y=True)
+
+    def update(self, features: paddle.Tensor, labels: Any) -> None:
+        """Move the prototypes of the labels present towards ``features`` [R, D], in place.
+
+        Prototypes of absent labels stay bit-identical. Cost: O(R D), independent of C, in a
+        constant number of operations with ``hard``; with ``mean`` one round of them per row of the
+        most frequent label, because each round starts from the outcome of the one before.
+
+        Args:
+            features: rows in batch order, normalized here.
+            labels: [R] int64, each in 0 .. C-1; an array spares the wait for the device.
+
+        Raises:
+            ValueError: a label is out of range; nothing has changed then.
+        """
+        self.update_by_unit_rows(unit_rows(as_rows(features, paddle.float32).detach()), labels)
+
+    @paddle.no_grad()
+    def update_by_unit_rows(self, rows: paddle.Tensor, labels: Any) -> None:
+        """As `update`, for rows that are normalized already."""
+        labels = host_labels(labels, rows.shape[0], below=self.prototypes.shape[0])
+        if not len(labels):
+            return
+        names, members, counts = members_by_label(labels)
+        if self.update_rule == "mean":
+            self._update_mean(rows, names, members, counts)
+        else:
+            hardest = least_similar(rows, labels, members, self.prototypes)
+            self._move(names, [self._weighted(rows, hardest)])
+
+    def _update_mean(
+        self, rows: paddle.Tensor, names: np.ndarray, members: np.ndarray, counts: np.ndarray
+    ) -> None:
+        # Frequent labels first: round j takes the j-th row of the first labels, and the others,
+        # which have no such row, are done.
+        order = np.argsort(-counts, kind="stable")
+        active = (counts[:, None] > np.arange(members.shape[1])).sum(axis=0)
+        chosen = np.concatenate([members[order[:n], j] for j, n in enumerate(active)])
+        weighted = self._weighted(rows, paddle.to_tensor(chosen))
+        self._move(names[order], paddle.split(weighted, active.tolist()))
+
+    def _weighted(self, rows: paddle.Tensor, chosen: paddle.Tensor) -> paddle.Tensor:
+        """``(1 - mu) x`` of the chosen rows, [n, 1, D]."""
+        return paddle.gather(rows, chosen).scale_(1.0 - self.momentum).unsqueeze(1)
+
+    def _move(self, names: np.ndarray, rounds: list[paddle.Tensor]) -> None:
+        """``m <- N'(mu m + w)``, round after round, for the first labels of ``names``.
+
+        ``w`` are `_weighted` rows. The 1e-24 matters for an exactly zero sum only: it stays zero.
+        """
+        targets = paddle.to_tensor(names)
+        current, done = paddle.gather(self.prototypes, targets).unsqueeze(1), []  # [P, 1, D]
+        for x in rounds:
+            if x.shape[0] < current.shape[0]:
+                done.insert(0, current[x.shape[0] :])
+                current = current[: x.shape[0]]
+            current = self.momentum * current + x
+            squares = paddle.matmul(current, current, transpose_y=True)
+            current = current * paddle.rsqrt(squares + 1e-24)
+        paddle.scatter_(self.prototypes, targets, paddle.concat([current, *done]).squeeze(1))

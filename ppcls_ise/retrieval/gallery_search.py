@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A gallery of features: add, remove, search, save, load."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+
+from ppcls_ise.clustering.row_set import row_norms
+from ppcls_ise.errors import DataError
+from ppcls_ise.retrieval import hnsw_graph
+from ppcls_ise.retrieval.calibration import Calibration
+from ppcls_ise.retrieval.gallery_file import read_arrays, write_arrays
+from ppcls_ise.utils.threads import faiss_threads
+
+EXACT_LIMIT = 100_000
+_LARGEST_DEAD_SHARE = 0.25
+_LEAST_NORM = 1e-12
+_UNIT_TOLERANCE = 1e-3
+_SHOWN = 5
+
+
+class Match(NamedTuple):
+    """An image of the gallery and its cosine with the query."""
+
+    path: str
+    score: float
+
+
+class GallerySearch:
+    """Nearest images by cosine.
+
+    Up to ``exact_limit`` images the search is exact (faiss ``IndexFlatIP``, O(N D) a query), above
+    it approximate (HNSW). Images that were removed are never in a result. In an HNSW graph they
+    stay as unreachable rows until they are a quarter of it or the rest fits an exact search; then
+    the index is built anew from the features that it holds. Memory: 4 N D bytes, and 260 N more
+    for HNSW.
+
+    Args:
+        model: fingerprint of the model that makes the features (``Extractor.fingerprint``); ""
+            where nothing is known.
+        exact_limit: images up to which the search is exact.
+
+    Attributes:
+        calibration: the threshold for "same person", or None.
+    """
+
+    def __init__(self, *, model: str = "", exact_limit: int = EXACT_LIMIT) -> None:
+        self.model = model
+        self.exact_limit = exact_limit
+        self.calibration: Calibration | None = None
+        self._index: Any = None
+        self._rows: list[str] = []  # paths, those of removed images too
+        self._alive = np.zeros(0, bool)
+        self._place: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    @property
+    def paths(self) -> list[str]:
+        """N paths, in the order in which they were added."""
+        return [self._rows[i] for i in np.flatnonzero(self._alive)]
+
+    @property
+    def features(self) -> np.ndarray:
+        """[N, D] float32 unit rows in the order of ``paths``; a copy."""
+        return self._vectors()[self._alive]
+
+    @property
+    def is_exact(self) -> bool:
+        return not isinstance(self._index, faiss.IndexHNSWFlat)
+
+    def require_model(self, fingerprint: str) -> None:
+        """Raise if features of the model with this fingerprint cannot be compared with these.
+
+        Raises:
+            DataError: this gallery was made with another model.
+        """
+        if self.model != fingerprint:
+            raise DataError(
+                f"this gallery was made with another model (fingerprint {self.model[:12]}, the "
+                f"one given has {fingerprint[:12]}): their features cannot be compared. Use that "
+                "model (--model), or build the gallery again with this one (search.py build)."
+            )
+
+    def add(self, paths: Sequence[str], features: np.ndarray) -> int:
+        """Add images; a path that is in the gallery already is replaced.
+
+        Args:
+            paths: B different names.
+            features: [B, D] finite rows of any length; a row of zeros is like nothing.
+
+        Returns:
+            How many were replaced.
+
+        Raises:
+            DataError: something does not fit; the gallery is as it was.
+        """
+        paths, rows = [str(path) for path in paths], _unit_rows(features)
+        if len(paths) != len(rows) or len(set(paths)) != len(paths):
+            raise DataError(
+                f"{len(rows)} features need as many different paths, got {len(paths)} paths, "
+                f"{len(set(paths))} of them different"
+            )
+        if self._index is not None and rows.shape[1] != self._index.d:
+            raise DataError(
+                f"the gallery's features have {self._index.d} values, these have {rows.shape[1]}: "
+                "they are of another model"
+            )
+        if not paths:
+            return 0
+        known = [path for path in paths if path in self._place]
+        self.remove(known)
+        total = len(self._rows) + len(rows)
+        if self._index is None or (self.is_exact and total > self.exact_limit):
+            old = self._vectors() if self._index is not None else rows[:0]
+            self._build(self.paths + paths, np.concatenate([old[self._alive], rows]))
+        else:
+            with faiss_threads():
+                self._index.add(rows)
+            self._number(self._rows + paths, np.append(self._alive, np.ones(len(rows), bool)))
+        return len(known)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove images.
+
+        Raises:
+            DataError: one of them is not in the gallery, which is as it was.
+        """
+        wanted = set(paths)
+        if unknown := sorted(wanted - self._place.keys()):
+            more = ", …" if len(unknown) > _SHOWN else ""
+            raise DataError(f"not in the gallery: {', '.join(unknown[:_SHOWN])}{more}")
+        if not wanted:
+            return
+        alive = self._alive.copy()
+        alive[[self._place[path] for path in wanted]] = False
+        left = int(alive.sum())
+        dead_share = 1 - left / len(alive)
+        if self.is_exact or left <= self.exact_limit or dead_share > _LARGEST_DEAD_SHARE:
+            kept = [self._rows[i] for i in np.flatnonzero(alive)]
+            self._build(kept, self._vectors()[alive])
+        else:
+            self._number(self._rows, alive)
+
+    def search(self, features: np.ndarray, count: int = 10) -> list[list[Match]]:
+        """The ``count`` nearest images of every query, best first (all of a smaller gallery).
+
+        Equal scores are in the order of ``paths``.
+
+        Args:
+            features: [Q, D], of any length.
+            count: at least 1.
+
+        Raises:
+            DataError: the gallery is empty, or features do not fit.
+        """
+        queries = _unit_rows(features)
+        if not len(self):
+            raise DataError("the gallery is empty: add images first (search.py add)")
+        if queries.shape[1] != self._index.d or count < 1:
+            raise DataError(
+                f"a query needs {self._index.d} values and at least 1 result, got "
+                f"{queries.shape[1]} values and {count} results"
+            )
+        count = min(count, len(self))
+        if self.is_exact:
+            with faiss_threads():
+                scores, rows = self._index.search(queries, count)
+        else:
+            scores, rows = hnsw_graph.search_graph(self._index, queries, count, self._alive)
+            for query in np.flatnonzero((rows < 0).any(axis=1)):
+                scores[query], rows[query] = self._search_all(queries[query], count)
+        results = []
+        for line, places in zip(np.clip(scores, -1, 1), rows, strict=True):
+            order = np.lexsort((places, -line))
+            results.append([Match(self._rows[places[i]], float(line[i])) for i in order])
+        return results
+
+    def save(self, path: str | Path) -> None:
+        """Write the gallery to one file, atomically: it is the old one or the new one, whole.
+
+        Raises:
+            DataError: nothing has ever been added.
+            OSError: it cannot be written there.
+        """
+        if self._index is None:
+            raise DataError("a gallery without features cannot be saved: add images first")
+        calibration = self.calibration.to_json() if self.calibration else None
+        facts = {
+            "model": self.model,
+            "exact_limit": self.exact_limit,
+            "calibration": calibration,
+            "paths": self._rows,
+        }
+        arrays = {"features": self._vectors(), "alive": self._alive}
+        if not self.is_exact:
+            arrays |= hnsw_graph.graph_arrays(self._index)
+        write_arrays(path, facts, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "GallerySearch":
+        """Read a gallery; nothing in the file is executed.
+
+        Raises:
+            DataError: the file is damaged, or something else.
+            OSError: there is no such file.
+        """
+        facts, arrays = read_arrays(path)
+        try:
+            return cls._of(facts, arrays)
+        except (ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+            raise DataError(f"{path} holds no gallery that can be used: {error}") from error
+
+    @classmethod
+    def _of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> "GallerySearch":
+        limit, paths = facts["exact_limit"], facts["paths"]
+        if not isinstance(facts["model"], str) or type(limit) is not int:
+            raise ValueError("its description has other types")
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            raise ValueError("its paths are not texts")
+        vectors, alive = arrays["features"], arrays["alive"]
+        if vectors.dtype != np.float32 or vectors.ndim != 2 or not vectors.shape[1]:
+            raise ValueError("its features are no matrix of numbers")
+        if alive.dtype != bool or alive.shape != (len(vectors),) or len(paths) != len(vectors):
+            raise ValueError("features, paths and marks are not equally many")
+        vectors = _unit_rows(vectors, exactly=True)
+        gallery = cls(model=facts["model"], exact_limit=limit)
+        if facts["calibration"] is not None:
+            gallery.calibration = Calibration.from_json(facts["calibration"])
+        if "levels" in arrays:
+            gallery._index = hnsw_graph.graph_of(vectors, arrays)
+            gallery._number(paths, alive)
+        elif alive.all():
+            gallery._index = _flat(vectors)
+            gallery._number(paths, alive)
+        else:
+            raise ValueError("an exact index has removed rows")
+        if len(gallery._place) != int(alive.sum()):
+            raise ValueError("a path occurs twice")
+        return gallery
+
+    def _build(self, paths: list[str], vectors: np.ndarray) -> None:
+        """Build the index of these rows."""
+        if len(paths) > self.exact_limit:
+            self._index = hnsw_graph.build_graph(vectors)
+        else:
+            self._index = _flat(vectors)
+        self._number(paths, np.ones(len(paths), bool))
+
+    def _number(self, rows: list[str], alive: np.ndarray) -> None:
+        self._rows, self._alive = rows, alive
+        self._place = {rows[i]: int(i) for i in np.flatnonzero(alive)}
+
+    def _vectors(self) -> np.ndarray:
+        """All rows [R, D], removed ones too: a view of what faiss holds."""
+        if self._index is None:
+            return np.zeros((0, 0), np.float32)
+        flat = self._index if self.is_exact else faiss.downcast_index(self._index.storage)
+        if not flat.ntotal:
+            return np.zeros((0, flat.d), np.float32)
+        return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
+
+    def _search_all(self, query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Exact search of one query, for where the graph found too few."""
+        scores = np.where(self._alive, self._vectors() @ query, -np.inf)
+        order = np.argsort(-scores, kind="stable")[:count]
+        return scores[order], order
+
+
+def _flat(vectors: np.ndarray) -> faiss.IndexFlatIP:
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors))
+    return index
+
+
+def _unit_rows(features: np.ndarray, *, exactly: bool = False) -> np.ndarray:
+    """[B, D] float32 rows of length 1, or 0; ``exactly``: they are that already."""
+    rows = np.ascontiguousarray(features, dtype=np.float32)
+    if rows.ndim != 2 or not rows.shape[1]:
+        raise DataError(f"features are a matrix [N, D], got shape {list(rows.shape)}")
+    try:
+        norms = row_norms(rows)
+    except ValueError as error:
+        raise DataError(f"{error}. The weights may have diverged.") from error
+    if not exactly:
+        return rows / np.maximum(norms, _LEAST_NORM).astype(np.float32)[:, None]
+    if (np.minimum(norms, abs(norms - 1)) > _UNIT_TOLERANCE).any():
+        raise DataError("features are not of length 1")
+    return rows

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of components, which classes enter by a decorator beside their definition.
+
+    from ppcls_ise.utils.components import register
+
+    @register("head")
+    class MyHead(MemoryHead): ...
+
+The YAML then names the class. `ppcls_ise.register` hands the tables over to PaddleClas.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from ppcls_ise.errors import ConfigError
+
+KINDS = ("backbone", "neck", "head", "loss", "dataset", "sampler", "transform", "metric")
+
+Component = TypeVar("Component", bound=type)
+
+_TABLES: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
+
+
+def register(kind: str) -> Callable[[Component], Component]:
+    """Class decorator: make a class known to the YAML by its name.
+
+    Args:
+        kind: one of `KINDS`.
+
+    Raises:
+        ConfigError: no such kind, or another class of that kind has the name.
+    """
+    if kind not in _TABLES:
+        raise ConfigError(
+            f"nothing of the kind {kind!r} can be registered, only {', '.join(KINDS)}"
+        )
+
+    def enter(cls: Component) -> Component:
+        there = _TABLES[kind].setdefault(cls.__name__, cls)
+        if (there.__module__, there.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ConfigError(
+                f"{cls.__module__} registers a {kind} {cls.__name__}, and {there.__module__} has "
+                "one of that name already: give yours another name"
+            )
+        _TABLES[kind][cls.__name__] = cls  # a module that is loaded anew
+        return cls
+
+    return enter
+
+
+def components(kind: str) -> Mapping[str, type]:
+    """Name -> class of all components of that kind; a view that grows with them."""
+    return MappingProxyType(_TABLES[kind])

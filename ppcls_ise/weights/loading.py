@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading and applying weight files: nothing executed, nothing skipped silently."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ppcls_ise.errors import WeightsError
+from ppcls_ise.utils import files
+from ppcls_ise.weights.rec_model_layout import rec_model_layout
+from ppcls_ise.weights.released import RELEASED, released_file
+from ppcls_ise.weights.safe_pickle import DamagedPickle, RefusedPickle, read_pickle
+
+_SUFFIX = ".pdparams"
+# paddle.save adds this table of internal names.
+NAME_TABLE = "StructuredToParameterName@@"
+# A classifier of the training set: unused in re-identification, so it may differ or be absent.
+_CLASSIFIER = ("head.", "fc.")
+_CONVERT = "Convert it with tools/convert_weights.py."
+_ZIP_START = b"PK\x03\x04"
+_TORCH_LEGACY_START = 0x1950A86A20F9469CFC6C
+_SHOWN = 5
+
+
+def weight_path(name: str) -> Path:
+    """The file that ``name`` means.
+
+    In this order: the file of that name, the same with ``.pdparams`` (which PaddleClas leaves
+    out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released_weights`).
+
+    Raises:
+        WeightsError: there is no such file, or the download failed.
+    """
+    for path in (Path(name), Path(name + _SUFFIX)):
+        if path.is_file():
+            return path
+    if name in RELEASED:
+        return released_file(name, check=check_rec_model_file)
+    raise WeightsError(
+        f"there is no weight file {name} (nor {name}{_SUFFIX}). Give its path with or without "
+        f"{_SUFFIX} in Global.pretrained_model, or the name of released weights "
+        f"({', '.join(RELEASED)})."
+    )
+
+
+def read_state(path: str | Path) -> dict[str, np.ndarray]:
+    """Read a ``.pdparams`` file without executing anything in it (`safe_pickle`).
+
+    Returns:
+        Name -> array, as ``paddle.save(layer.state_dict())`` wrote it.
+
+    Raises:
+        WeightsError: the file is damaged, holds something else, or asks for code.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_ZIP_START))
+        if start == _ZIP_START:
+            raise WeightsError(f"{path} is a zip file, as PyTorch writes them. {_CONVERT}")
+        content = read_pickle(path)
+    except RefusedPickle as error:
+        raise WeightsError(
+            f"{path} is not a safe weight file: {error}. It is not loaded, because loading it "
+            "could run code."
+        ) from None
+    except DamagedPickle as error:
+        raise WeightsError(
+            f"{path} cannot be read as Paddle weights ({error}). It may be truncated, or a file "
+            "of another kind."
+        ) from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    if type(content) is int and content == _TORCH_LEGACY_START:
+        raise WeightsError(f"{path} is a PyTorch checkpoint. {_CONVERT}")
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a table of weights")
+    content.pop(NAME_TABLE, None)
+    odd = [
+        str(name)
+        for name, value in content.items()
+        if not isinstance(value, np.ndarray) or not isinstance(name, str)
+    ]
+    if odd:
+        raise WeightsError(f"{path} holds entries that are not arrays: {_some(odd)}")
+    return content
+
+
+def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
+    """Write ``state`` as ``paddle.save`` does, atomically."""
+    tensors = {name: paddle.to_tensor(value, place="cpu") for name, value in state.items()}
+    with replacing(path) as scratch:
+        paddle.save(tensors, str(scratch))
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """`ppcls_ise.utils.files.replacing` for weights.
+
+    Raises:
+        WeightsError: it cannot be written there.
+    """
+    try:
+        with files.replacing(path) as scratch:
+            yield scratch
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """How weights and a model fit, by name."""
+
+    loaded: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+
+    def __str__(self) -> str:
+        text = f"{len(self.loaded)} tensors loaded"
+        for title in ("missing", "unexpected", "mismatched"):
+            if names := getattr(self, title):
+                text += f", {len(names)} {title} ({_some(names)})"
+        return text
+
+    def problems(self, *, optional: tuple[str, ...] = _CLASSIFIER) -> list[str]:
+        """What does not fit, entries whose names start with one of ``optional`` left out."""
+        names = [*self.missing, *self.unexpected, *self.mismatched]
+        return [name for name in names if not name.startswith(optional)]
+
+
+def compare(shapes: Mapping[str, Sequence[int]], state: Mapping[str, np.ndarray]) -> LoadReport:
+    """Hold ``state`` against the names and shapes that a model has."""
+    fits = {n: list(state[n].shape) == list(shapes[n]) for n in shapes if n in state}
+    return LoadReport(
+        loaded=[name for name, fit in fits.items() if fit],
+        missing=[name for name in shapes if name not in state],
+        unexpected=[name for name in state if name not in shapes],
+        mismatched=[
+            f"{name} {list(state[name].shape)} instead of {list(shapes[name])}"
+            for name, fit in fits.items()
+            if not fit
+        ],
+    )
+
+
+def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> LoadReport:
+    """Copy ``state`` into ``model``; everything but a classifier head has to fit exactly.
+
+    Args:
+        model: a ``RecModel``, or its backbone alone.
+        state: see `read_state`.
+        source: the file's name, for messages.
+
+    Raises:
+        WeightsError: a tensor of backbone or neck is missing, unknown to the model, or has
+            another shape; the model is left as it was.
+    """
+    own = model.state_dict()
+    report = compare({name: value.shape for name, value in own.items()}, state)
+    if report.problems() or not report.loaded:
+        raise WeightsError(
+            f"{source} does not fit the model: {report}. Check that Arch.Backbone and Arch.Neck "
+            "are those the weights were trained with."
+        )
+    for name in report.loaded:
+        own[name].set_value(paddle.to_tensor(state[name].astype(_dtype(own[name]), copy=False)))
+    return report
+
+
+def read_checkpoint(prefix: str) -> dict[str, Any]:
+    """Read the three files of PaddleClas's checkpoints without executing anything in them.
+
+    Args:
+        prefix: path without suffix, as PaddleClas names checkpoints.
+
+    Returns:
+        ``model`` (name -> array), ``optimizers`` (a list of their states, with (name, array) for
+        a tensor), ``metric`` and ``epoch``.
+
+    Raises:
+        WeightsError: a file is missing, or is not plain data of that kind.
+    """
+    for suffix in (_SUFFIX, ".pdopt", ".pdstates"):
+        if not Path(prefix + suffix).is_file():
+            raise WeightsError(
+                f"there is no checkpoint file {prefix}{suffix}. Global.checkpoints is the path "
+                "without suffix, e.g. output/ISE_market/RecModel/latest."
+            )
+    model = read_state(prefix + _SUFFIX)
+    optimizers = _read_part(f"{prefix}.pdopt")
+    if isinstance(optimizers, dict):
+        optimizers = [optimizers]
+    if not isinstance(optimizers, list) or not all(isinstance(part, dict) for part in optimizers):
+        raise WeightsError(f"{prefix}.pdopt holds no state of an optimizer")
+    return {**read_progress(prefix), "model": model, "optimizers": optimizers}
+
+
+def read_progress(prefix: str) -> dict[str, Any]:
+    """``metric`` and ``epoch`` of a checkpoint, from its ``.pdstates``.
+
+    Raises:
+        WeightsError: the file is missing, or is not plain data of that kind.
+    """
+    states = _read_part(f"{prefix}.pdstates")
+    if not isinstance(states, dict) or not isinstance(states.get("epoch"), int):
+        raise WeightsError(f"{prefix}.pdstates does not say of which epoch it is")
+    return states
+
+
+def _read_part(path: str) -> Any:
+    try:
+        return read_pickle(Path(path))
+    except (RefusedPickle, DamagedPickle) as error:
+        raise WeightsError(f"{path} is not a safe checkpoint: {error}") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def check_rec_model_file(path: str | Path) -> None:
+    """Make sure that a file holds PaddleClas's ``RecModel`` with a ResNet-50 and a batch-norm
+    neck: exactly its names and shapes, a head apart.
+
+    Raises:
+        WeightsError: names what is missing or unexpected.
+    """
+    state = read_state(path)
+    layout = rec_model_layout(gem="neck.pooling.p" in state)
+    report = compare({tensor.name: tensor.shape for tensor in layout}, state)
+    if report.problems():
+        raise WeightsError(f"{path} is no RecModel of a ResNet-50 with a batch-norm neck: {report}")
+
+
+def _dtype(tensor: paddle.Tensor) -> str:
+    return str(tensor.dtype).rsplit(".", 1)[-1]
+
+
+def _some(names: Iterable[Any]) -> str:
+    names = list(names)
+    more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

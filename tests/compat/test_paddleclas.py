@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seam: what it says when something is missing, and whether each repair is still needed."""
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import paddle
+import pytest
+
+import ppcls_ise
+from ppcls_ise import compat
+from ppcls_ise.compat.training_loop import loss_logging_is_broken, watched_batches
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    ppcls_ise.register()
+    ppcls_ise.register()  # a second time changes nothing
+
+
+def is_develop() -> bool:
+    return "update_freq" in inspect.getsource(compat.engine_class())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("dataset", "UnsupervisedMarket1501"),
+        ("dataset", "UnsupervisedMSMT17"),
+        ("dataset", "UnsupervisedDukeMTMC"),
+        ("dataset", "MarketStyleDataset"),
+        ("dataset", "UnlabeledFolder"),
+        ("sampler", "IdentitySampler"),
+        ("transform", "RandomPadCrop"),
+        ("backbone", "PlainConvNet"),
+        ("loss", "ClusterContrastLoss"),
+        ("loss", "LPLoss"),
+        ("metric", "ReIDMetric"),
+    ],
+)
+def test_names_are_where_paddleclas_looks(kind, name):
+    assert compat.lookup(kind, name).__module__.startswith("ppcls_ise.")
+
+
+def test_a_taken_name_is_not_overwritten(monkeypatch):
+    monkeypatch.setattr(compat.load("ppcls.loss"), "LPLoss", object)
+    with pytest.raises(compat.EnvironmentProblem, match="has a loss LPLoss itself"):
+        ppcls_ise.register()
+
+
+def test_rec_model_builds_the_plugins_gears():
+    arch = compat.load("ppcls.arch")
+    neck = arch.build_gear({"name": "ReIDNeck", "num_features": 4})
+    assert type(neck).__name__ == "ReIDNeck"
+    assert type(arch.build_gear({"name": "BNNeck", "num_features": 4})).__name__ == "BNNeck"
+
+
+def test_gear_list_is_still_closed():
+    """If this fails, PaddleClas accepts registered gears: remove `_open_gear_list`."""
+    with pytest.raises(Exception, match="head only support"):
+        compat.load("ppcls.arch.gears").build_gear({"name": "ReIDNeck", "num_features": 4})
+
+
+def test_loss_logging_is_repaired_only_where_it_is_broken():
+    """If `broken` is wrong, look at `repair_step_log` again."""
+
+    class Trainer:
+        output_info: dict = {}
+        train_metric_func = None
+
+    utils = compat.load("ppcls.engine.train.utils")
+    try:
+        utils.update_loss(Trainer(), {"loss": paddle.to_tensor(1.5)}, 4)
+        broken = False
+    except IndexError:
+        broken = True
+    assert broken == loss_logging_is_broken() == (not is_develop())
+    trainer = Trainer()
+    trainer.output_info = {}
+    train = compat.load("ppcls.engine.train.train")
+    train.update_loss(trainer, {"loss": paddle.to_tensor(1.5)}, 4)
+    assert trainer.output_info["loss"].avg == pytest.approx(1.5)
+
+
+def test_output_folder_and_iterator_follow_the_version():
+    """If this fails, look at `output_folder_lacks_arch_name` and `watched_batches` again."""
+    assert compat.output_folder_lacks_arch_name() == is_develop()
+    source = inspect.getsource(compat.load("ppcls.engine.train.train").train_epoch)
+    assert ("except Exception" in source) == is_develop()
+
+
+class Loader(list):
+    """Three batches, or an error in the place of one."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+
+def steps_of(batches, *, first=0, before_step=lambda step: None) -> list:
+    """What ``train_epoch`` sees of a loader, by the loop of this version."""
+
+    class Trainer:
+        train_dataloader = batches if isinstance(batches, Loader) else Loader(batches)
+
+    trainer = Trainer()
+    if is_develop():
+        trainer.iter_per_epoch = len(batches)
+    seen = []
+    with watched_batches(trainer, first, before_step):
+        if is_develop():
+            for _ in range(trainer.iter_per_epoch):
+                try:
+                    seen.append(next(trainer.train_dataloader_iter))
+                except Exception:  # noqa: BLE001 - what develop's train_epoch does
+                    pytest.fail("swallowed")
+        else:
+            seen += list(trainer.train_dataloader)
+    assert isinstance(trainer.train_dataloader, Loader) and not hasattr(
+        trainer, "train_dataloader_iter"
+    )
+    return seen
+
+
+def test_loader_failures_cannot_be_swallowed():
+    with pytest.raises(compat.InputPipelineFailure, match=r"broken\.jpg"):
+        steps_of([1, OSError("broken.jpg cannot be read"), 3])
+    with pytest.raises(compat.InputPipelineFailure):
+        steps_of([1, 2, StopIteration()])
+
+
+def test_the_loader_is_read_to_its_end_so_that_its_workers_end():
+    ended = []
+
+    class Counted(Loader):
+        def __iter__(self):
+            yield from super().__iter__()
+            ended.append(True)
+
+    steps_of(Counted([1, 2, 3]))
+    assert ended == [True]
+
+
+def test_steps_are_announced_and_errors_of_the_hook_come_through():
+    announced = []
+    assert steps_of([1, 2, 3], before_step=announced.append) == [1, 2, 3]
+    assert announced[:3] == [0, 1, 2]
+
+    def fail(step: int) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        steps_of([1, 2, 3], before_step=fail)
+
+
+# -- what is said where something is missing: fresh interpreters over made-up installations -------
+
+
+def fake_package(
+    site: Path, package: str, version: str | None, files: tuple[str, ...] = ()
+) -> None:
+    (site / package).mkdir(parents=True)
+    (site / package / "__init__.py").touch()
+    for file in files:
+        (site / package / file).parent.mkdir(parents=True, exist_ok=True)
+        (site / package / file).touch()
+    if version:
+        name = {"paddle": "paddlepaddle"}.get(package, package)
+        info = site / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def import_in(site: Path, **environment: str) -> tuple[str, str]:
+    code = (
+        "import ppcls_ise\ntry:\n    ppcls_ise.register()\nexcept ImportError as e:\n    print(e)"
+    )
+    clean = {k: v for k, v in os.environ.items() if k not in ("PPCLS_HOME", "PYTHONPATH")}
+    path = os.pathsep.join([str(site), str(REPOSITORY)])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={**clean, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("paddle_version", "paddleclas", "words"),
+    [
+        (None, None, ["PaddlePaddle, which is not installed", "pip install paddlepaddle==3.3.1"]),
+        ("2.5.2", "2.4.2", ["does not support PaddlePaddle 2.5.2", "3.x and 2.6.2"]),
+        ("3.3.1", None, ["PaddleClas, which is not installed", "--no-deps paddleclas==2.4.2"]),
+        ("2.6.2", None, ["PaddleClas, which is not installed", "PPCLS_HOME"]),
+        ("3.3.1", "2.4.3", ["paddleclas 2.4.3", "no training engine", "paddleclas==2.4.2"]),
+    ],
+)
+def test_missing_or_unsupported_software_is_named(tmp_path, paddle_version, paddleclas, words):
+    if paddle_version:
+        fake_package(tmp_path, "paddle", paddle_version)
+    if paddleclas:
+        fake_package(tmp_path, "paddleclas", paddleclas, ("ppcls/__init__.py", "ppcls/arch/x.py"))
+    printed, warned = import_in(tmp_path)
+    for word in words:
+        assert word in printed
+        assert word in warned
+
+
+def test_wrong_ppcls_home_is_named(tmp_path):
+    fake_package(tmp_path, "paddle", "3.3.1")
+    fake_package(tmp_path, "paddleclas", "2.4.2", ("ppcls/engine/engine.py",))
+    home = tmp_path / "checkout"
+    printed, warned = import_in(tmp_path, PPCLS_HOME=str(home))
+    assert f"PPCLS_HOME={home}" in printed and "no training engine" in warned
+    _, warned = import_in(tmp_path)
+    assert "RuntimeWarning" not in warned
+
+
+def test_paddle_free_parts_need_no_paddle():
+    code = (
+        "import sys; sys.modules['paddle'] = None\n"
+        "from ppcls_ise.clustering import generate_pseudo_labels\n"
+        "from ppcls_ise.metrics import evaluate_rank\n"
+        "assert not any(name.split('.')[0] in ('ppcls', 'paddleclas') for name in sys.modules)"
+    )
+    code = code.replace("sys.modules['paddle'] = None", BLOCK_PADDLE)
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+BLOCK_PADDLE = """
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name == "paddle":
+            raise ImportError("blocked")
+sys.meta_path.insert(0, Block())
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "paddle" else real(name, *a)
+import warnings; warnings.simplefilter("ignore")
+"""

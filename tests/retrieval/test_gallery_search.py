@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gallery against a sorted matrix of cosines, and its file against everything."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from ppcls_ise.errors import DataError
+from ppcls_ise.retrieval.gallery_file import read_arrays, write_arrays
+from ppcls_ise.retrieval.gallery_search import GallerySearch
+
+DIM = 8
+
+
+def rows(count, seed=0, dim=DIM):
+    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+
+
+def names(count, first=0):
+    return [f"/crops/{i}.jpg" for i in range(first, first + count)]
+
+
+def gallery_of(count, *, exact_limit=1000, seed=0, dim=DIM):
+    gallery = GallerySearch(model="a" * 64, exact_limit=exact_limit)
+    gallery.add(names(count), rows(count, seed, dim))
+    return gallery
+
+
+def oracle(stored, queries, count):
+    """Paths and cosines by sorting everything."""
+    paths = list(stored)
+    unit = [stored[path] / max(np.linalg.norm(stored[path]), 1e-12) for path in paths]
+    results = []
+    for query in queries:
+        query = query / max(np.linalg.norm(query), 1e-12)
+        scored = sorted(((-float(np.dot(query, u)), i) for i, u in enumerate(unit)))
+        results.append([(paths[i], -score) for score, i in scored[:count]])
+    return results
+
+
+def assert_same(found, expected):
+    for matches, wanted in zip(found, expected, strict=True):
+        assert [match.path for match in matches] == [path for path, _ in wanted]
+        np.testing.assert_allclose(
+            [match.score for match in matches], [score for _, score in wanted], atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_exact_search_is_the_sorted_matrix(count):
+    stored = dict(zip(names(40), rows(40), strict=True))
+    gallery = gallery_of(40)
+    queries = rows(7, seed=1) * 30
+    assert gallery.is_exact
+    assert_same(gallery.search(queries, count), oracle(stored, queries, count))
+
+
+def test_duplicates_and_zero_rows():
+    gallery = GallerySearch()
+    features = np.array([[1, 0], [0, 0], [2, 0], [0, 3]], np.float32)
+    gallery.add(["a", "b", "c", "d"], features)
+    found = gallery.search(np.array([[5, 0], [0, 0]], np.float32), 4)
+    assert [match.path for match in found[0]] == ["a", "c", "b", "d"]
+    assert [match.score for match in found[0]] == [1, 1, 0, 0]
+    assert [match.score for match in found[1]] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("limit", [1000, 20])
+def test_random_additions_and_removals(limit):
+    """Whatever was done before, a search sees what is there, and a saved gallery is the same."""
+    generator = np.random.default_rng(3)
+    gallery, stored, first = GallerySearch(exact_limit=limit), {}, 0
+    for step in range(25):
+        new = names(int(generator.integers(1, 12)), first)
+        again = [p for p in stored if generator.random() < 0.1]
+        features = rows(len(new) + len(again), seed=step)
+        assert gallery.add(new + again, features) == len(again)
+        first += len(new)
+        for path in again:
+            del stored[path]
+        stored |= dict(zip(new + again, features, strict=True))
+        gone = [path for path in stored if generator.random() < 0.15]
+        gallery.remove(gone)
+        for path in gone:
+            del stored[path]
+        assert gallery.paths == list(stored)
+        assert gallery.is_exact or len(stored) > limit
+        if stored:
+            queries = rows(4, seed=1000 + step)
+            found = gallery.search(queries, 5)
+            assert_same(found, oracle(stored, queries, 5))
+    assert gallery.is_exact == (limit == 1000)
+
+
+def test_a_graph_finds_what_an_exact_search_finds():
+    features, queries = rows(3000, dim=32), rows(200, seed=9, dim=32)
+    approximate = GallerySearch(exact_limit=100)
+    approximate.add(names(3000), features)
+    exact = GallerySearch()
+    exact.add(names(3000), features)
+    gone = names(500, 1000)
+    for gallery in (approximate, exact):
+        gallery.remove(gone)
+    assert not approximate.is_exact and len(approximate) == 2500
+    pairs = zip(approximate.search(queries, 10), exact.search(queries, 10), strict=True)
+    shared = [len({m.path for m in a} & {m.path for m in b}) / 10 for a, b in pairs]
+    assert np.mean(shared) > 0.98
+    assert all(m.path not in set(gone) for found in approximate.search(queries, 50) for m in found)
+
+
+def test_a_graph_of_copies_still_gives_full_lists():
+    """Rows that a graph cannot reach are found by looking at all of them."""
+    gallery = GallerySearch(exact_limit=10)
+    gallery.add(names(60), np.ones((60, 4), np.float32))
+    gallery.remove(names(12))
+    found = gallery.search(np.ones((1, 4), np.float32), 48)[0]
+    assert sorted(match.path for match in found) == sorted(names(48, 12))
+
+
+@pytest.mark.parametrize("limit", [1000, 20])
+def test_saved_and_loaded(tmp_path, limit):
+    gallery = gallery_of(50, exact_limit=limit)
+    gallery.remove(names(4, 10))
+    gallery.save(tmp_path / "g.gallery")
+    loaded = GallerySearch.load(tmp_path / "g.gallery")
+    queries = rows(5, seed=2)
+    assert loaded.search(queries) == gallery.search(queries)
+    assert (loaded.paths, loaded.model, loaded.is_exact) == (
+        gallery.paths,
+        gallery.model,
+        gallery.is_exact,
+    )
+    np.testing.assert_array_equal(loaded.features, gallery.features)
+    for other in (gallery, loaded):
+        other.add(["new"], rows(1, seed=5))
+        other.remove(names(2))
+    if limit == 1000:
+        assert loaded.search(queries) == gallery.search(queries)
+    assert len(loaded) == 45
+
+
+def test_odd_names_survive(tmp_path):
+    odd = ['a"b', "<script>", "new\nline", "tab\t", "\udcff\udcfe", "人.jpg", "", " "]
+    gallery = GallerySearch()
+    gallery.add(odd, rows(len(odd)))
+    gallery.save(tmp_path / "g")
+    assert GallerySearch.load(tmp_path / "g").paths == odd
+
+
+def test_emptied_and_filled_again(tmp_path):
+    gallery = gallery_of(3)
+    gallery.remove(names(3))
+    assert len(gallery) == 0 and gallery.features.shape == (0, DIM)
+    with pytest.raises(DataError, match="gallery is empty"):
+        gallery.search(rows(1))
+    gallery.save(tmp_path / "g")
+    gallery = GallerySearch.load(tmp_path / "g")
+    with pytest.raises(DataError, match="another model"):
+        gallery.add(["a"], rows(1, dim=5))
+    gallery.add(["a"], rows(1))
+    assert gallery.search(rows(1))[0][0].path == "a"
+
+
+def test_mistakes_change_nothing():
+    gallery = gallery_of(5)
+    bad = rows(2)
+    bad[1, 3] = np.nan
+    for paths, features, words in (
+        (["x", "x"], rows(2), "1 of them different"),
+        (["x"], rows(2), "as many different paths"),
+        (["x"], rows(1, dim=3), "another model"),
+        (["x", "y"], bad, "NaN"),
+        (["x"], rows(1)[0], "matrix"),
+    ):
+        with pytest.raises(DataError, match=words):
+            gallery.add(paths, features)
+    with pytest.raises(DataError, match="not in the gallery: nowhere"):
+        gallery.remove([names(1)[0], "nowhere"])
+    for features, count in ((rows(1, dim=3), 1), (rows(1), 0)):
+        with pytest.raises(DataError):
+            gallery.search(features, count)
+    assert gallery.paths == names(5)
+    with pytest.raises(DataError, match="without features"):
+        GallerySearch().save("never")
+
+
+def test_features_of_another_model_are_refused():
+    gallery = gallery_of(2)
+    gallery.require_model("a" * 64)
+    with pytest.raises(DataError, match="another model.*build"):
+        gallery.require_model("b" * 64)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "g"
+    gallery_of(3).save(path)
+    before = path.read_bytes()
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        gallery_of(9).save(path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["g"]
+
+
+@pytest.mark.parametrize("limit", [1000, 20])
+def test_no_damaged_file_is_taken(tmp_path, limit):
+    path = tmp_path / "g"
+    gallery_of(40, exact_limit=limit).save(path)
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        place = int(generator.integers(len(whole)))
+        kind = generator.integers(4)
+        if kind == 0:
+            damaged[place] ^= int(generator.integers(1, 256))
+        elif kind == 1:
+            del damaged[place:]
+        elif kind == 2:
+            del damaged[place : place + int(generator.integers(1, 50))]
+        else:
+            damaged[place:place] = generator.bytes(7)
+        path.write_bytes(damaged)
+        with pytest.raises(DataError):
+            GallerySearch.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"PK\x03\x04", pickle.dumps({"a": 1})])
+def test_no_foreign_file_is_taken(tmp_path, content):
+    (tmp_path / "g").write_bytes(content)
+    with pytest.raises(DataError, match="no gallery"):
+        GallerySearch.load(tmp_path / "g")
+    with pytest.raises(FileNotFoundError):
+        GallerySearch.load(tmp_path / "none")
+
+
+def test_no_code_runs_from_a_gallery_with_a_right_checksum(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    facts, arrays = _parts(tmp_path, 20)
+    write_arrays(tmp_path / "g", facts, arrays | {"features": np.array([Payload()], object)})
+    with pytest.raises(DataError):
+        GallerySearch.load(tmp_path / "g")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_crafted_numbers_with_a_right_checksum_never_reach_faiss(tmp_path):
+    """Every array and fact, changed at random: an error, or a gallery that can be searched."""
+    facts, arrays = _parts(tmp_path, 20)
+    generator = np.random.default_rng(1)
+    refused = 0
+    for _ in range(150):
+        changed = {name: array.copy() for name, array in arrays.items()}
+        name = list(changed)[int(generator.integers(len(changed)))]
+        array = changed[name]
+        kind = generator.integers(5)
+        if kind == 0:
+            array.flat[int(generator.integers(array.size))] = generator.integers(-5, 1 << 40)
+        elif kind == 1:
+            changed[name] = array[:-1]
+        elif kind == 2:
+            changed[name] = array.astype(np.float64)
+        elif kind == 3:
+            del changed[name]
+        else:
+            changed[name] = generator.permutation(array)
+        write_arrays(tmp_path / "g", facts, changed)
+        try:
+            GallerySearch.load(tmp_path / "g").search(rows(3), 30)
+        except DataError:
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"paths": ["a"]},
+        {"paths": ["a"] * 40},
+        {"paths": [1] * 40},
+        {"exact_limit": "9"},
+        {"model": None},
+        {"calibration": {"threshold": 1}},
+        {"calibration": []},
+    ],
+)
+def test_crafted_facts(tmp_path, change):
+    facts, arrays = _parts(tmp_path, 1000)
+    write_arrays(tmp_path / "g", facts | change, arrays)
+    with pytest.raises(DataError, match="no gallery that can be used"):
+        GallerySearch.load(tmp_path / "g")
+
+
+def _parts(folder, limit):
+    gallery_of(40, exact_limit=limit).save(folder / "g")
+    facts, arrays = read_arrays(folder / "g")
+    assert json.loads(json.dumps(facts)) == facts
+    return facts, arrays
