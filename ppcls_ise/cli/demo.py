@@ -2,13 +2,13 @@
 """``demo``: Make a data set, train on it without labels, show what that changed."""
 
 import argparse
-import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ppcls_ise import compat
 from ppcls_ise.cli.arguments import add_config_argument
 from ppcls_ise.config.overrides import get_config
 from ppcls_ise.engine.engine import UnsupervisedEngine
@@ -51,7 +51,7 @@ def run_demo(config_path: str, overrides: list[str], *, seed: int = 0) -> str:
     if not config["Global"]["eval_during_train"]:
         raise ConfigError("the demonstration evaluates: leave Global.eval_during_train on")
     engine = UnsupervisedEngine(config, mode="train")
-    logging.getLogger("ppcls").info("evaluating the untrained network")
+    compat.logger().info("evaluating the untrained network")
     engine.warm_up()
     before, before_sides = _evaluate(engine)
     engine.train()

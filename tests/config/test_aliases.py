@@ -45,7 +45,11 @@ def test_a_list_that_is_shared(ops):
 
 @pytest.mark.parametrize(
     "override",
-    ["Global.image_shape=[3, 80, 40]", "Global.image_shape.1=80", f"{QUERY}.0.ResizeImage.size.1=80"],
+    [
+        "Global.image_shape=[3, 80, 40]",
+        "Global.image_shape.1=80",
+        f"{QUERY}.0.ResizeImage.size.1=80",
+    ],
 )
 def test_a_number_that_is_shared(override):
     config = read(override, "Global.image_shape.2=40")
@@ -55,7 +59,9 @@ def test_a_number_that_is_shared(override):
 
 @pytest.mark.parametrize("ops", EVALUATION)
 def test_below_a_shared_list(ops):
-    config = read(f"{ops}.0.ResizeImage.interpolation=bilinear", f"{ops}.1.NormalizeImage.scale=1/255")
+    config = read(
+        f"{ops}.0.ResizeImage.interpolation=bilinear", f"{ops}.1.NormalizeImage.scale=1/255"
+    )
     for each in EVALUATION:
         assert at(config, f"{each}.0.ResizeImage.interpolation") == "bilinear"
         assert at(config, f"{each}.1.NormalizeImage.scale") == "1/255"  # a new key
@@ -74,9 +80,7 @@ def test_a_shared_list_as_a_whole():
 
 
 def test_what_an_override_took_away_is_no_alias_any_more():
-    config = read(
-        f"{QUERY}=[{{NormalizeImage: {{order: ''}}}}]", "Global.image_shape=[3, 64, 32]"
-    )
+    config = read(f"{QUERY}=[{{NormalizeImage: {{order: ''}}}}]", "Global.image_shape=[3, 64, 32]")
     assert at(config, CLUSTERING) == [{"NormalizeImage": {"order": ""}}]
     assert at(config, f"{TRAIN}.0.ResizeImage.size") == [32, 64]
 
