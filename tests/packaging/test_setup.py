@@ -86,7 +86,7 @@ def required(metadata: dict[str, Any]) -> set[str]:
 
 
 def test_version_is_the_one_of_the_package(metadata: dict[str, Any]) -> None:
-    assert metadata["version"] == ppcls_ise.__version__ == "0.1.0"
+    assert metadata["version"] == ppcls_ise.__version__ == "0.2.0"
 
 
 def test_extras_choose_the_paddle_build_and_the_tools(metadata: dict[str, Any]) -> None:
