@@ -154,6 +154,11 @@ def logger() -> logging.Logger:
     return logging.getLogger("ppcls")
 
 
+def is_host_code(thing: Any) -> bool:
+    """Whether PaddleClas defines this class or function."""
+    return str(thing.__module__).startswith("ppcls.")
+
+
 def build_transforms(transform_ops: list[dict[str, Any]]) -> list[Callable[[Any], Any]]:
     """Build the operators of a YAML ``transform_ops`` list, PaddleClas's own and the plugin's."""
     return load("ppcls.data").create_operators(transform_ops)

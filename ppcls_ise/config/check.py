@@ -145,7 +145,7 @@ def _check_arch(arch: Any) -> None:
     _known(backbone, [*keys.BACKBONE, *_parameters(factory)], "Arch.Backbone")
     rest = {key: value for key, value in backbone.items() if key != "pretrained"}
     _check_types(rest, factory, "Arch.Backbone")
-    if factory.__module__.startswith("ppcls."):
+    if compat.is_host_code(factory):
         _refuse_expressions(backbone, "Arch.Backbone")
     for part in ("BackboneStopLayer", "Neck", "Head"):
         if part in arch and not arch[part]:
@@ -285,7 +285,7 @@ def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = (
         raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
     _known(options, ["name", *extra, *_parameters(cls)], path)
     _check_types(options, cls, path)
-    if cls.__module__.startswith("ppcls.") and kind not in ("dataset", "sampler"):
+    if compat.is_host_code(cls) and kind not in ("dataset", "sampler"):
         _refuse_expressions(options, path)
 
 

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder of crops of which nothing is known but, perhaps, the cameras."""
 
-import logging
 import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from ppcls_ise import compat
 from ppcls_ise.data.images import IMAGE_SUFFIXES, is_image_name
 from ppcls_ise.data.reid_dataset import ImageRecord, ReIDDataset
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.utils.components import register
 
-logger = logging.getLogger("ppcls")  # PaddleClas's logger
+logger = compat.logger()
 
 
 @register("dataset")

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Market-1501, and the folder form that other data sets share with it."""
 
-import logging
 import os
 import re
 
+from ppcls_ise import compat
 from ppcls_ise.data.images import is_image_name
 from ppcls_ise.data.reid_dataset import TRAINING_SPLIT, ImageRecord, ReIDDataset
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.utils.components import register
 
-logger = logging.getLogger("ppcls")  # PaddleClas's logger
+logger = compat.logger()
 
 SPLITS = (TRAINING_SPLIT, "query", "bounding_box_test")
 _PERSON_AND_CAMERA = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")

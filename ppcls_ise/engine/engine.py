@@ -19,6 +19,7 @@ from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
+from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import ConfigError, WeightsError
@@ -68,6 +69,8 @@ class UnsupervisedEngine(Engine):
             super().__init__(config, mode=mode)
         options["pretrained_model"], options["to_static"] = weights, static
         compat.logger().info(compat.describe())
+        for remark in odd_transforms(config):
+            compat.logger().warning(remark)
         if folder := options.get("image_cache"):
             for name in ("train", "query", "gallery"):
                 if loader := getattr(self, f"{name}_dataloader", None):
