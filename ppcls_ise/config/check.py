@@ -281,7 +281,7 @@ def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = (
         return
     cls = compat.lookup(kind, str(options["name"]))
     if cls is None:
-        known = [name for name in compat.tables(kind) if name[:1].isupper()]
+        known = [name for name in compat.names(kind) if name[:1].isupper()]
         raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
     _known(options, ["name", *extra, *_parameters(cls)], path)
     _check_types(options, cls, path)

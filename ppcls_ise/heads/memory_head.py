@@ -56,6 +56,10 @@ class MemoryHead(nn.Layer):
         """t = (e I + i) / (E I), steps done over steps in all (spec: section 7.1)."""
         return self._step / self._num_steps
 
+    def report(self) -> dict[str, float]:
+        """Numbers for the line that is logged after every epoch, by their names."""
+        return {}
+
     def forward(self, features: paddle.Tensor, label: paddle.Tensor | None = None):
         """
         Args:

@@ -181,6 +181,9 @@ class PLIHead(MemoryHead):
         """The current lambda, for logs and for the next step."""
         return pli_degree(self.progress, self.base_lambda)
 
+    def report(self) -> dict[str, float]:
+        return {"lambda": self.degree}
+
     def compare(self, features: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
         memory = self.memory.prototypes
         host = host_labels(labels, features.shape[0], below=memory.shape[0])
