@@ -14,7 +14,7 @@ _POOLINGS = ("none", "avg", "gem")
 
 @register("neck")
 class ReIDNeck(nn.Layer):
-    """Pooling, then 1-d batch norm whose bias is frozen at 0 (spec: section 3).
+    """Pooling, then 1-d batch norm whose bias is frozen at 0 (CC (2)).
 
     PaddleClas's ``BNNeck`` means to freeze that bias but trains it; the weights are called
     ``feat_bn.*`` as there, so released ``RecModel`` weights load.
