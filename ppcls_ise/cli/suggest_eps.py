@@ -125,7 +125,7 @@ def _from_config(config: Any) -> tuple[np.ndarray, int, dict[str, Any]]:
     engine = UnsupervisedEngine(config, mode="train")
     engine.require_weights()
     features, options = engine.clustering.graph_inputs(engine)
-    return features, engine.clustering.min_samples, options
+    return features, engine.clustering.options.min_samples, options
 
 
 def _from_file(path: str, config: Any) -> tuple[np.ndarray, int, dict[str, Any]]:
@@ -137,7 +137,8 @@ def _from_file(path: str, config: Any) -> tuple[np.ndarray, int, dict[str, Any]]
             f"Clustering.camera_aware needs camera numbers, and {path} has no array camids [N]: "
             "add it, or set Clustering.camera_aware=False"
         )
-    return features, callback.options.min_samples, callback.graph_options(camids, np.arange(len(features)))
+    options = callback.graph_options(camids, np.arange(len(features)))
+    return features, callback.options.min_samples, options
 
 
 def _read(path: str) -> tuple[np.ndarray, np.ndarray | None]:

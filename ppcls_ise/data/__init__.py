@@ -6,11 +6,12 @@ from ppcls_ise.data.folder import UnlabeledFolder
 from ppcls_ise.data.images import ImageReadError, read_image
 from ppcls_ise.data.market1501 import MarketStyleDataset, UnsupervisedMarket1501
 from ppcls_ise.data.msmt17 import UnsupervisedMSMT17
-from ppcls_ise.data.reid_dataset import ReIDDataset
+from ppcls_ise.data.reid_dataset import ImageRecord, ReIDDataset
 from ppcls_ise.data.samplers import IdentitySampler
 from ppcls_ise.data.transforms import RandomPadCrop
 
 __all__ = [
+    "ImageRecord",
     "IdentitySampler",
     "ImageReadError",
     "MarketStyleDataset",

@@ -28,7 +28,9 @@ _SHOWN = 5
 
 
 class ClusteringCallback(Callback):
-    """Features -> Jaccard graph -> DBSCAN -> pseudo-labels, sampler and memory (spec: section 1).
+    """The start of an epoch: features -> Jaccard graph -> DBSCAN -> pseudo-labels, sampler, memory.
+
+    The equations are Clustering (1) to Clustering (12) and CC (3) in docs/en.
 
     Args:
         **options: those of `ppcls_ise.config.ClusteringOptions`, the keys of the YAML section.

@@ -2,6 +2,7 @@
 """PaddleClas's engine with an epoch hook, re-ID evaluation and checked weights."""
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ class UnsupervisedEngine(Engine):
         # changes, so only backbone and neck become static, below.
         static, options["to_static"] = options.get("to_static", False), False
         with unique_name.guard():  # Paddle keeps optimizer states under names that count up
-            super().__init__(config, mode=mode)
+            _build(super().__init__, config, mode)
+        _require_stopped(self.plain_model.backbone, config["Arch"])
         options["pretrained_model"], options["to_static"] = weights, static
         compat.logger().info(compat.describe())
         for remark in odd_transforms(config):
@@ -168,7 +170,7 @@ class UnsupervisedEngine(Engine):
         if not isinstance(self.head, MemoryHead):
             raise ConfigError(
                 "training without labels needs a head with a memory: set Arch.Head.name to "
-                f"one of {', '.join(components('head'))}"
+                f"one of {', '.join(_memory_heads())}"
             )
         if self.plain_model.neck is None:
             raise ConfigError("training needs Arch.Neck, e.g. ReIDNeck: see configs/")
@@ -291,6 +293,35 @@ class UnsupervisedEngine(Engine):
             path = weight_path(weights)
             report = load_into(self.plain_model, read_state(path), source=str(path))
             compat.logger().info(f"weights {path}: {report}")
+
+
+def _build(build: Callable[..., None], config: Any, mode: str) -> None:
+    """PaddleClas's own ``__init__``, which stops every backbone as if all could be stopped."""
+    try:
+        build(config, mode=mode)
+    except AttributeError as error:
+        if "stop_after" not in str(error):
+            raise
+        raise ConfigError(
+            f"Arch.BackboneStopLayer: {config['Arch']['Backbone']['name']} cannot be stopped after "
+            "a layer. Remove that section (-o Arch.BackboneStopLayer=null) if the network can give "
+            "features by its own options, or take a backbone of docs/en/backbones.md"
+        ) from error
+
+
+def _require_stopped(backbone: nn.Layer, arch: Any) -> None:
+    """PaddleClas passes over a stop layer that is not there."""
+    layer = (arch.get("BackboneStopLayer") or {}).get("name")
+    if layer is not None and not backbone.stop_after(layer):
+        names = ", ".join(name for name, _ in backbone.named_children())
+        raise ConfigError(
+            f"Arch.BackboneStopLayer.name: {arch['Backbone']['name']} has no layer {layer!r}, only "
+            f"{names} and what is in them (blocks[3]); see docs/en/backbones.md"
+        )
+
+
+def _memory_heads() -> list[str]:
+    return [name for name, cls in components("head").items() if issubclass(cls, MemoryHead)]
 
 
 def _make_static(model: nn.Layer) -> None:

@@ -13,7 +13,7 @@ from ppcls_ise.engine.clustering_callback import ClusteringCallback, summary
 
 
 class EpochReport(Callback):
-    """Logs clusters, losses, lambda, learning rate and time after every epoch."""
+    """Logs clusters, losses, what the head reports, learning rate and time after every epoch."""
 
     def __init__(self, clustering: ClusteringCallback) -> None:
         self._clustering = clustering
@@ -30,8 +30,7 @@ class EpochReport(Callback):
         losses = ", ".join(f"{name} {meter.avg:.4f}" for name, meter in engine.output_info.items())
         self._stepped |= bool(losses)
         parts = [summary(result), losses or "no step taken"]
-        if hasattr(engine.head, "degree"):
-            parts.append(f"lambda {engine.head.degree:.4f}")
+        parts += [f"{name} {value:.4f}" for name, value in engine.head.report().items()]
         parts.append("lr " + ", ".join(f"{lr.get_lr():.3g}" for lr in engine.lr_sch))
         parts.append(f"{time.perf_counter() - self._started:.1f} s")
         collapse = _collapse(result)

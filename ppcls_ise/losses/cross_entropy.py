@@ -48,7 +48,7 @@ class _CrossEntropy(PyLayer):
 
 
 def smoothed_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-    """Cross-entropy with the label smoothing of HHCL's ``--smooth`` (spec: section 8.3).
+    """Cross-entropy with the label smoothing of HHCL's ``--smooth`` (HHCL (10)).
 
     With epsilon = 0.1 and kappa = floor(C / 50)::
 

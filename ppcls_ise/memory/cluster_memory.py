@@ -13,7 +13,7 @@ _UPDATES = ("hard", "mean")
 
 
 class ClusterMemory:
-    """One unit prototype per cluster; a constant for differentiation (spec: section 6).
+    """One unit prototype per cluster; a constant for differentiation (CC (3) to CC (8)).
 
     ``z_rc = <N(x_r), m_c> / temperature`` with ``N(v) = v / max(|v|, 1e-12)``.
 

@@ -20,6 +20,8 @@ KINDS = ("backbone", "neck", "head", "loss", "dataset", "sampler", "transform", 
 Component = TypeVar("Component", bound=type)
 
 _TABLES: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
+# PaddleClas builds both by one function, so they share their names.
+_SHARED = {"neck": "head", "head": "neck"}
 
 
 def register(kind: str) -> Callable[[Component], Component]:
@@ -29,7 +31,7 @@ def register(kind: str) -> Callable[[Component], Component]:
         kind: one of `KINDS`.
 
     Raises:
-        ConfigError: no such kind, or another class of that kind has the name.
+        ConfigError: no such kind, or another class has the name (necks and heads share theirs).
     """
     if kind not in _TABLES:
         raise ConfigError(
@@ -37,13 +39,14 @@ def register(kind: str) -> Callable[[Component], Component]:
         )
 
     def enter(cls: Component) -> Component:
-        there = _TABLES[kind].setdefault(cls.__name__, cls)
+        name = cls.__name__
+        there = _TABLES[kind].get(name) or _TABLES[_SHARED.get(kind, kind)].get(name) or cls
         if (there.__module__, there.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ConfigError(
-                f"{cls.__module__} registers a {kind} {cls.__name__}, and {there.__module__} has "
+                f"{cls.__module__} registers a {kind} {name}, and {there.__module__} has "
                 "one of that name already: give yours another name"
             )
-        _TABLES[kind][cls.__name__] = cls  # a module that is loaded anew
+        _TABLES[kind][name] = cls  # a module that is loaded anew
         return cls
 
     return enter

@@ -32,7 +32,7 @@ def weight_path(name: str) -> Path:
     """The file that ``name`` means.
 
     In this order: the file of that name, the same with ``.pdparams`` (which PaddleClas leaves
-    out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released_weights`).
+    out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released`).
 
     Raises:
         WeightsError: there is no such file, or the download failed.

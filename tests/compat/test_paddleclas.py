@@ -13,6 +13,7 @@ import pytest
 import ppcls_ise
 from ppcls_ise import compat
 from ppcls_ise.compat.training_loop import loss_logging_is_broken, watched_batches
+from ppcls_ise.errors import ConfigError
 from tests.conftest import REPOSITORY
 
 
@@ -48,7 +49,7 @@ def test_names_are_where_paddleclas_looks(kind, name):
 
 def test_a_taken_name_is_not_overwritten(monkeypatch):
     monkeypatch.setattr(compat.load("ppcls.loss"), "LPLoss", object)
-    with pytest.raises(compat.EnvironmentProblem, match="has a loss LPLoss itself"):
+    with pytest.raises(ConfigError, match="has a loss LPLoss itself"):
         ppcls_ise.register()
 
 
