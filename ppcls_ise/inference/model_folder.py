@@ -88,9 +88,7 @@ class InferenceFile:
                 versions={str(k): str(v) for k, v in content["Versions"].items()},
             )
         except (yaml.YAMLError, *(KeyError, TypeError, ValueError, AttributeError)) as error:
-            raise ConfigError(
-                f"{path} is not what ppcls-ise export writes: {error}"
-            ) from error
+            raise ConfigError(f"{path} is not what ppcls-ise export writes: {error}") from error
         result._check_files(Path(folder))
         return result
 
