@@ -59,7 +59,7 @@ def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: An
         for place in _override_everywhere(
             config, key.split("."), parse_value(value), option, aliases
         ):
-            changed[".".join(place)] = option
+            changed[".".join(place[: max(2, len(place) - 2)])] = option
     config["profiler_options"] = profiler_options
     registry.import_modules(_imports(config))
     try:

@@ -23,7 +23,7 @@ NAME_TABLE = "StructuredToParameterName@@"
 # A classifier of the training set: unused in re-identification, so it may differ or be absent.
 # So are the centers of a supervised loss, which PaddleClas saves with the model.
 _CLASSIFIER = ("head.", "fc.", "out.", "loss_func.")
-_CONVERT = "Convert it with tools/convert_weights.py."
+_CONVERT = "Convert it with ppcls-ise convert."
 _ZIP_START = b"PK\x03\x04"
 _TORCH_LEGACY_START = 0x1950A86A20F9469CFC6C
 _SHOWN = 5

@@ -441,7 +441,7 @@ def test_a_pytorch_file_is_recognized(tmp_path):
     path = tmp_path / "w.pdparams"
     for content in (b"PK\x03\x04" + bytes(30), pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)):
         path.write_bytes(content)
-        with pytest.raises(WeightsError, match=r"tools/convert_weights\.py"):
+        with pytest.raises(WeightsError, match="ppcls-ise convert"):
             read_state(path)
 
 
