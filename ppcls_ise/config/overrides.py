@@ -187,7 +187,7 @@ def _has(config: Config, place: Place) -> bool:
 
 
 def _override(config: Config, keys: list[str], value: Any, option: str) -> None:
-    node = config
+    node: Any = config
     for position, key in enumerate(keys):
         last = position == len(keys) - 1
         if isinstance(node, list):

@@ -15,7 +15,7 @@ from ppcls_ise.engine.feature_extraction import Features
 from ppcls_ise.heads import MemoryHead
 
 
-class Clustering(Protocol):
+class LastClustering(Protocol):
     """What is known of the last clustering."""
 
     result: PseudoLabels | None
@@ -38,7 +38,7 @@ class TrainingEngine(Protocol):
     def callbacks(self) -> Sequence["Callback"]: ...
 
     @property
-    def clustering(self) -> Clustering: ...
+    def clustering(self) -> LastClustering: ...
 
     @property
     def plain_model(self) -> nn.Layer: ...
