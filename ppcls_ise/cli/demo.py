@@ -4,7 +4,6 @@
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -86,7 +85,7 @@ def run_demo(config_path: str, overrides: list[str], *, seed: int = 0, fast: boo
     return _report(before, after, minutes, root, engine.run_folder, picture)
 
 
-def _evaluate(engine: Any) -> tuple[ReIDResult, tuple]:
+def _evaluate(engine: UnsupervisedEngine) -> tuple[ReIDResult, tuple]:
     sides = engine.query_and_gallery()
     return engine.metric(*sides), sides
 

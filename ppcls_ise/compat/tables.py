@@ -80,7 +80,7 @@ def open_gear_list(gears: Mapping[str, type]) -> None:
     for name in GEARS:
         if name in gears:
             raise _taken("neck or head", name, "ppcls.arch.gears", gears[name])
-    arch = load("ppcls.arch")
+    arch: Any = load("ppcls.arch")
     closed = arch.build_gear
     if getattr(closed, "opened_by_ppcls_ise", False):
         return

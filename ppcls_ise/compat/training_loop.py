@@ -28,7 +28,7 @@ def repair_step_log() -> None:
     ``ppcls.engine.train.train`` imported the functions by name, so they are rebound there. The
     losses are rebound in every version: a trainer with a ``losses_read`` hears of them.
     """
-    train = load("ppcls.engine.train.train")
+    train: Any = load("ppcls.engine.train.train")
     if getattr(train.update_loss, "rebound_by_ppcls_ise", False):
         return
 
@@ -169,7 +169,8 @@ def checkpointing(
         save: called on every process with a function that has PaddleClas write its files into a
             folder, their name without suffix, and ``metric`` and ``epoch``.
     """
-    engine, save_load = load("ppcls.engine.engine"), load("ppcls.utils.save_load")
+    engine: Any = load("ppcls.engine.engine")
+    save_load: Any = load("ppcls.utils.save_load")
     init_model, save_model = engine.init_model, save_load.save_model
 
     def save_all(net: Any, optimizer: Any, info: Any, folder: str, **options: Any) -> None:

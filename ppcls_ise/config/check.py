@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 from ppcls_ise import compat
-from ppcls_ise.compat import keys
+from ppcls_ise.compat import Config, keys
 from ppcls_ise.compat.tables import GEARS
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.config.precision import PRECISIONS, cpu_problem
@@ -40,7 +40,7 @@ _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 _PATHS = "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir".split()
 
 
-def check_config(config: Any) -> None:
+def check_config(config: Config) -> None:
     """Make sure that something reads every key, and that the plugin can work with the rest.
 
     Raises:
@@ -351,7 +351,9 @@ def _unknown(name: Any, known: Iterable[str]) -> str:
 def _parameters(function: Any) -> list[str]:
     """Names that a class or function takes; those of a base class count where ``**kwargs`` are
     handed on to it."""
-    sources = [c.__init__ for c in function.__mro__] if inspect.isclass(function) else [function]
+    sources: list[Any] = (
+        [c.__init__ for c in function.__mro__] if inspect.isclass(function) else [function]
+    )
     names: list[str] = []
     for source in sources:
         if source is object.__init__:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ppcls_ise import compat, registry
+from ppcls_ise.compat import Config
 from ppcls_ise.config.aliases import Aliases, Place
 from ppcls_ise.config.check import check_config, loaders_of
 from ppcls_ise.errors import ConfigError, shown
@@ -30,7 +31,7 @@ _WORDS = {
 }
 
 
-def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: Any = None) -> Any:
+def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: Any = None) -> Config:
     """Read a YAML file, apply ``-o`` overrides and check every key.
 
     Args:
@@ -148,7 +149,7 @@ def _apart(value: Any) -> Any:
 
 
 def _override_everywhere(
-    config: Any, keys: list[str], value: Any, option: str, aliases: Aliases
+    config: Config, keys: list[str], value: Any, option: str, aliases: Aliases
 ) -> Iterator[Place]:
     """`_override` at ``keys`` and at all aliases, also of what is inside of ``value``.
 
@@ -173,7 +174,7 @@ def _place(keys: list[str]) -> Place:
     return tuple(str(int(key)) if key.isdecimal() else key for key in keys)
 
 
-def _has(config: Any, place: Place) -> bool:
+def _has(config: Config, place: Place) -> bool:
     node = config
     for key in place:
         if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
@@ -185,8 +186,8 @@ def _has(config: Any, place: Place) -> bool:
     return True
 
 
-def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
-    node = config
+def _override(config: Config, keys: list[str], value: Any, option: str) -> None:
+    node: Any = config
     for position, key in enumerate(keys):
         last = position == len(keys) - 1
         if isinstance(node, list):
@@ -210,7 +211,7 @@ def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
             node = node[place]
 
 
-def _imports(config: Any) -> list[str]:
+def _imports(config: Config) -> list[str]:
     options = config.get("Global")
     modules = (options.get("imports") if isinstance(options, dict) else None) or []
     if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
@@ -218,7 +219,7 @@ def _imports(config: Any) -> list[str]:
     return modules
 
 
-def _fill_image_root(config: Any) -> None:
+def _fill_image_root(config: Config) -> None:
     """Give every data set that names no ``image_root`` the one of ``Global``."""
     for path, part in loaders_of(config.get("DataLoader") or {}):
         if isinstance(part["dataset"].get("image_root", ""), str):

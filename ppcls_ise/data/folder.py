@@ -138,9 +138,10 @@ def walk_images(folder: str) -> Iterator[str]:
 
 
 def _number(names: list[str | None]) -> list[int | None]:
-    if None in names:
-        return names
-    numeric = all(name.isdecimal() for name in names)
-    values = [int(name) for name in names] if numeric else names
+    known = [name for name in names if name is not None]
+    if len(known) < len(names):
+        return [None] * len(names)
+    numeric = all(name.isdecimal() for name in known)
+    values: list[Any] = [int(name) for name in known] if numeric else list(known)
     order = {value: number for number, value in enumerate(sorted(set(values)))}
     return [order[value] for value in values]

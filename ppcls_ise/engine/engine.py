@@ -14,6 +14,7 @@ from paddle.io import DataLoader
 from paddle.utils import unique_name
 
 from ppcls_ise import compat
+from ppcls_ise.compat import Config
 from ppcls_ise.compat.training_loop import watched_batches
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.engine.callback import Callback
@@ -51,7 +52,7 @@ class UnsupervisedEngine(Engine):
         mode: ``"train"``, ``"eval"`` or ``"export"``.
     """
 
-    def __init__(self, config: Any, mode: str = "train") -> None:
+    def __init__(self, config: Config, mode: str = "train") -> None:
         _prepare(config, mode)
         options = config["Global"]
         if mode != "train":  # a checkpoint is as good a place for weights to evaluate
@@ -295,7 +296,7 @@ class UnsupervisedEngine(Engine):
             compat.logger().info(f"weights {path}: {report}")
 
 
-def _build(build: Callable[..., None], config: Any, mode: str) -> None:
+def _build(build: Callable[..., None], config: Config, mode: str) -> None:
     """PaddleClas's own ``__init__``, which stops every backbone as if all could be stopped."""
     try:
         build(config, mode=mode)
@@ -332,7 +333,7 @@ def _make_static(model: nn.Layer) -> None:
         model.neck = paddle.jit.to_static(model.neck)
 
 
-def _prepare(config: Any, mode: str) -> None:
+def _prepare(config: Config, mode: str) -> None:
     """Put right what PaddleClas would misread."""
     options = config["Global"]
     # 2.4.2 turns mixed precision on whenever the section exists, whatever use_amp says.

@@ -8,7 +8,7 @@ from typing import Any
 from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels
 from ppcls_ise.clustering.eps_range import LARGEST_SHARE, MOST_OUTLIERS
-from ppcls_ise.engine.callback import Callback
+from ppcls_ise.engine.callback import Callback, TrainingEngine
 from ppcls_ise.engine.clustering_callback import ClusteringCallback, summary
 
 
@@ -20,11 +20,11 @@ class EpochReport(Callback):
         self._started = 0.0
         self._stepped = False
 
-    def on_epoch_begin(self, engine: Any, epoch: int) -> bool:
+    def on_epoch_begin(self, engine: TrainingEngine, epoch: int) -> bool:
         self._started = time.perf_counter()
         return True
 
-    def on_epoch_end(self, engine: Any, epoch: int) -> None:
+    def on_epoch_end(self, engine: TrainingEngine, epoch: int) -> None:
         result = self._clustering.result
         assert result is not None
         losses = ", ".join(f"{name} {meter.avg:.4f}" for name, meter in engine.output_info.items())
@@ -48,7 +48,7 @@ class EpochReport(Callback):
     def state(self) -> dict[str, Any]:
         return {"stepped": self._stepped}
 
-    def restore(self, engine: Any, state: dict[str, Any]) -> None:
+    def restore(self, engine: TrainingEngine, state: dict[str, Any]) -> None:
         self._stepped = state["stepped"]
 
 

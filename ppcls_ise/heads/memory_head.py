@@ -60,7 +60,7 @@ class MemoryHead(nn.Layer):
         """Numbers for the line that is logged after every epoch, by their names."""
         return {}
 
-    def forward(self, features: paddle.Tensor, label: paddle.Tensor | None = None):
+    def forward(self, features: paddle.Tensor, label: paddle.Tensor | None = None) -> Any:
         """
         Args:
             features: [B, D], as the neck delivers them.

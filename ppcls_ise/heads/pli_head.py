@@ -2,6 +2,7 @@
 """ISE's head: progressive linear interpolation (PLI) towards neighboring clusters."""
 
 import math
+from typing import Any
 
 import numpy as np
 import paddle
@@ -119,7 +120,16 @@ class _LogitsOfExtended(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, features, feature_logits, shift, supports, length, memory, temperature):
+    def forward(
+        ctx: Any,
+        features: paddle.Tensor,
+        feature_logits: paddle.Tensor,
+        shift: paddle.Tensor,
+        supports: paddle.Tensor,
+        length: paddle.Tensor,
+        memory: paddle.Tensor,
+        temperature: float,
+    ) -> paddle.Tensor:
         num_rows, num_clusters = feature_logits.shape
         ctx.memory, ctx.temperature = memory, temperature
         logits = paddle.matmul(shift / temperature, memory, transpose_y=True)
@@ -130,7 +140,7 @@ class _LogitsOfExtended(PyLayer):
         return paddle.concat([feature_logits, logits.reshape([-1, num_clusters])])
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
         logits, supports, length = ctx.saved_tensor()
         num_rows, topk, num_clusters = logits.shape
         own, extended = gradient[:num_rows], gradient[num_rows:]

@@ -93,7 +93,9 @@ class GroupedBatchNorm(nn.Layer):
             sections[-2:] = [self.group_size + 1]
         return sections
 
-    def _normalize(self, x, mean, variance, *, training: bool) -> paddle.Tensor:
+    def _normalize(
+        self, x: paddle.Tensor, mean: paddle.Tensor, variance: paddle.Tensor, *, training: bool
+    ) -> paddle.Tensor:
         bias = differentiable(self.bias) if training else self.bias
         return F.batch_norm(
             x, mean, variance, self.weight, bias, training=training, epsilon=self.epsilon

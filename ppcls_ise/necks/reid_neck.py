@@ -47,8 +47,8 @@ class ReIDNeck(nn.Layer):
         """
         if self.pooling_name != "none" and (x.ndim != 4 or list(x.shape[2:]) == [1, 1]):
             raise ConfigError(
-                f"Arch.Neck.pooling is {self.pooling_name}, but the backbone has pooled already: it "
-                f"gives {list(x.shape[1:])} values per image. Set Arch.Neck.pooling to none, or "
+                f"Arch.Neck.pooling is {self.pooling_name}, but the backbone has pooled already: "
+                f"it gives {list(x.shape[1:])} values per image. Set Arch.Neck.pooling to none, or "
                 "Arch.BackboneStopLayer.name to the last layer before the backbone's own pooling "
                 "(docs/en/backbones.md)"
             )

@@ -13,9 +13,10 @@ from paddle import nn
 
 from ppcls_ise.errors import WeightsError
 from ppcls_ise.utils import files
+from ppcls_ise.weights.pickled_arrays import DamagedPickle, RefusedPickle
 from ppcls_ise.weights.rec_model_layout import rec_model_layout
 from ppcls_ise.weights.released import RELEASED, released_file
-from ppcls_ise.weights.safe_pickle import DamagedPickle, RefusedPickle, read_pickle
+from ppcls_ise.weights.safe_pickle import read_pickle
 
 _SUFFIX = ".pdparams"
 # paddle.save adds this table of internal names.

@@ -46,7 +46,7 @@ class ElementType:
         order = state[1] if type(state) is tuple and len(state) >= 2 else None
         if type(order) is not str or order not in _BYTE_ORDERS or any(state[2:5]):
             raise RefusedPickle("the type of an array is described in an unknown way")
-        self.dtype = self.dtype.newbyteorder(order)
+        self.dtype = self.dtype.newbyteorder(order)  # type: ignore[arg-type]  # checked above
 
 
 class PickledArrays:
@@ -184,5 +184,6 @@ def _fill(array: np.ndarray, state: Any) -> np.ndarray:
         raise RefusedPickle(
             f"an array announces {math.prod(shape):.3g} elements, but has {len(data)} bytes"
         )
-    array.__setstate__((1, shape, element.dtype, bool(is_fortran), data))
+    state: Any = (1, shape, element.dtype, bool(is_fortran), data)
+    array.__setstate__(state)
     return array

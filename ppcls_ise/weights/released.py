@@ -61,7 +61,7 @@ def released_file(name: str, *, check: Callable[[Path], None]) -> Path:
 
 
 def downloaded_file(
-    url: str, *, folder: Path, check: Callable[[Path], None], sha256: str | None = None
+    url: str, *, folder: Path, check: Callable[[Path], object], sha256: str | None = None
 ) -> Path:
     """The file behind ``url``, kept in ``folder``; see the module on what is checked when.
 

@@ -128,7 +128,9 @@ class Names:
             return self._absolute(name)
         if first in self.classes:
             return rest.partition(".")[0] in self.members(first)
-        tails = [names for module, names in self.modules.items() if f".{module}".endswith(f".{first}")]
+        tails = [
+            names for module, names in self.modules.items() if f".{module}".endswith(f".{first}")
+        ]
         if tails:
             return any(rest.partition(".")[0] in names for names in tails)
         return False
@@ -216,10 +218,15 @@ def test_names_in_documents_exist(names):
 # -- files and links ----------------------------------------------------------------------------
 
 
+FILE = re.compile(r"[`\s(]((?:\w+/)+[\w.-]+\.(?:py|md|yaml|sh|txt))(?:::(\w+))?")
+
+
 def test_files_exist():
     missing = []
     for path, text in texts(".md", ".py", ".yaml"):
-        for file, test in re.findall(r"[`\s(]((?:\w+/)+[\w.-]+\.(?:py|md|yaml|sh|txt))(?:::(\w+))?", text):
+        for file, test in re.findall(
+            r"[`\s(]((?:\w+/)+[\w.-]+\.(?:py|md|yaml|sh|txt))(?:::(\w+))?", text
+        ):
             if not file.startswith(FOLDERS) or file in PLACEHOLDERS:
                 continue
             there = REPOSITORY / file
