@@ -11,21 +11,21 @@ The YAML then names the class. `ppcls_ise.register` hands the tables over to Pad
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ppcls_ise.errors import ConfigError
 
 KINDS = ("backbone", "neck", "head", "loss", "dataset", "sampler", "transform", "metric")
 
-Component = TypeVar("Component", bound=type)
+Component = TypeVar("Component", bound=Callable[..., Any])
 
-_TABLES: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
+_TABLES: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in KINDS}
 # PaddleClas builds both by one function, so they share their names.
 _SHARED = {"neck": "head", "head": "neck"}
 
 
 def register(kind: str) -> Callable[[Component], Component]:
-    """Class decorator: make a class known to the YAML by its name.
+    """Decorator: make a class, or a function that builds one, known to the YAML by its name.
 
     Args:
         kind: one of `KINDS`.
@@ -52,6 +52,6 @@ def register(kind: str) -> Callable[[Component], Component]:
     return enter
 
 
-def components(kind: str) -> Mapping[str, type]:
+def components(kind: str) -> Mapping[str, Callable[..., Any]]:
     """Name -> class of all components of that kind; a view that grows with them."""
     return MappingProxyType(_TABLES[kind])

@@ -55,7 +55,7 @@ def test_a_classifier_that_is_not_used_is_no_error(tmp_path):
     state = read_state(tmp_path / "w.pdparams")
     report = load_into(Model(), state, source="w")
     assert report.unexpected == ["head.0.weight", "head.0.bias"]
-    assert "2 unexpected (head.0.weight, head.0.bias)" in str(report)
+    assert "2 left out (head.0.weight, head.0.bias)" in str(report)
     report = load_into(Model(classes=9), state, source="w")
     assert len(report.mismatched) == 2
 
