@@ -40,6 +40,7 @@ def register(kind: str | None = None) -> Callable[[Any], Any] | None:
     tables.replace_loading(PaddleWithoutUnpickling(), checked_download)
     tables.drop_card_count_warning()
     training_loop.repair_step_log()
+    training_loop.repair_sgd()
     return None
 
 

@@ -21,6 +21,7 @@ _EPSILON = 1e-6
 _RATIOS = (1, 2, 3)  # height / width of the grids that published positions have
 
 
+@register("backbone")
 class ReIDViT(nn.Layer):
     """ViT/16 whose class token is the feature: [B, 3, H, W] -> [B, D].
 
@@ -77,6 +78,11 @@ class ReIDViT(nn.Layer):
             raise ConfigError(
                 f"Arch.Backbone.image_size has to be [height, width], multiples of {PATCH}, got "
                 f"{list(image_size)}"
+            )
+        if min(embed_dim, depth, num_heads) < 1 or embed_dim % num_heads:
+            raise ConfigError(
+                f"Arch.Backbone.embed_dim has to be a multiple of num_heads, and depth >= 1, got "
+                f"{embed_dim}, {num_heads} and {depth}"
             )
         if not 0.0 <= drop_path_rate < 1.0:
             raise ConfigError(

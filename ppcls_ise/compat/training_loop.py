@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ppcls_ise.compat import InputPipelineFailure, load, logger
@@ -58,6 +59,14 @@ def repair_step_log() -> None:
     train.log_info = log_from_first_step
     if loss_logging_is_broken():
         train.update_metric = update_metric
+
+
+def repair_sgd() -> None:
+    """Let 2.4.2's SGD be built on Python 3.11, whose ``inspect`` lost the ``getargspec`` that it
+    calls. Its module gets an ``inspect`` of its own that has one."""
+    module = load("ppcls.optimizer.optimizer")
+    if not hasattr(getattr(module, "inspect", None), "getargspec"):
+        module.inspect = SimpleNamespace(**{**vars(inspect), "getargspec": inspect.getfullargspec})
 
 
 class _FromHook(BaseException):

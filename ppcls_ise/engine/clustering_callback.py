@@ -80,7 +80,7 @@ class ClusteringCallback(Callback):
         self._report_quarantine(engine, features, dataset)
         if dist.get_rank() == 0:
             self._report_oddities(features, dataset)
-        self.result = self._label(features, dataset.camids, seconds, backend)
+        self.result = self._label(features, dataset.camids, seconds, backend, epoch)
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
             engine.head.reset_memory(
@@ -111,6 +111,7 @@ class ClusteringCallback(Callback):
         camids: np.ndarray | None,
         seconds: dict[str, float],
         backend: Backend,
+        epoch: int,
     ) -> PseudoLabels:
         """Labels of the readable images, computed once, by process 0; an unreadable image is an
         outlier, so it is never drawn."""
@@ -118,6 +119,7 @@ class ClusteringCallback(Callback):
         options = self.graph_options(camids, rows)
         labels, recall = np.full(len(features.values), -1, np.int64), None
         if dist.get_rank() == 0:
+            options.update(self.options.lengths_in(epoch))
             options.update(backend=backend, approximate=self.options.approximate)
             with progress_bar("pseudo-labels", "block") as bar:
                 part = generate_pseudo_labels(

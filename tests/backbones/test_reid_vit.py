@@ -234,6 +234,8 @@ def test_drop_path_is_drawn_from_the_seed_of_the_step():
     [
         ({"image_size": (30, 16)}, "image_size"),
         ({"image_size": (32,)}, "image_size"),
+        ({"num_heads": 5}, "multiple of num_heads"),
+        ({"depth": 0}, "depth >= 1"),
         ({"drop_path_rate": 1.0}, "drop_path_rate"),
         ({"pretrained": True}, "docs/en/weights.md"),
     ],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import paddle
 import pytest
 
@@ -38,6 +39,8 @@ def is_develop() -> bool:
         ("sampler", "IdentitySampler"),
         ("transform", "RandomPadCrop"),
         ("backbone", "PlainConvNet"),
+        ("backbone", "ResNet50_IBN_a"),
+        ("backbone", "ViT_small_patch16_reid"),
         ("loss", "ClusterContrastLoss"),
         ("loss", "LPLoss"),
         ("metric", "ReIDMetric"),
@@ -64,6 +67,17 @@ def test_gear_list_is_still_closed():
     """If this fails, PaddleClas accepts registered gears: remove `_open_gear_list`."""
     with pytest.raises(Exception, match="head only support"):
         compat.load("ppcls.arch.gears").build_gear({"name": "ReIDNeck", "num_features": 4})
+
+
+def test_sgd_is_built_by_every_python():
+    """If this works without `repair_sgd` on Python 3.11, remove it."""
+    parameters = paddle.nn.Linear(2, 3)
+    build = compat.lookup("optimizer", "SGD")(learning_rate=0.1, weight_decay=0.5)
+    optimizer = build([parameters])
+    before = parameters.weight.numpy().copy()
+    parameters(paddle.zeros([1, 2])).sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(parameters.weight.numpy(), before * (1 - 0.1 * 0.5), rtol=1e-6)
 
 
 def test_loss_logging_is_repaired_only_where_it_is_broken():
