@@ -64,7 +64,6 @@ setup(
         # The newest on PyPI; its numpy and OpenCV must be of the numpy 1 age. For Paddle 3.x on a
         # GPU, install paddlepaddle-gpu from Paddle's own index and leave this extra out.
         "gpu": ["paddlepaddle-gpu==2.6.2", "numpy<2", "opencv-python-headless<4.11"],
-        "torch": ["torch>=2.6"],  # ppcls-ise convert
         "onnx": ["onnxruntime", "paddle2onnx>=1.2"],  # ppcls-ise export --onnx
         "dev": [
             "hypothesis",
