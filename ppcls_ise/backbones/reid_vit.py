@@ -60,12 +60,12 @@ class ReIDViT(nn.Layer):
     def __init__(
         self,
         *,
-        embed_dim: int,
-        depth: int,
-        num_heads: int,
+        embed_dim: int = 384,
+        depth: int = 12,
+        num_heads: int = 6,
         image_size: Sequence[int] = (256, 128),
         conv_stem: bool = False,
-        drop_path_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
         pretrained: bool = False,
     ) -> None:
         super().__init__()

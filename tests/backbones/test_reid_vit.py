@@ -26,7 +26,13 @@ HEAD_SIZE = 64
 # Largest difference from the reference, relative to the largest value of the array. The reference's
 # own float32 noise, absolute: feat 2e-7, norm_cls 4e-6; both are far below this network's values.
 TOLERANCE = 2e-5
-TINY = {"embed_dim": 12, "depth": 3, "num_heads": 3, "image_size": (32, 16)}
+TINY = {
+    "embed_dim": 12,
+    "depth": 3,
+    "num_heads": 3,
+    "image_size": (32, 16),
+    "drop_path_rate": 0.0,
+}
 
 
 def assert_close(name: str, got: np.ndarray, expected: np.ndarray, tolerance=TOLERANCE) -> None:
@@ -63,6 +69,7 @@ def loaded_model(file: Path) -> Model:
         num_heads=width // HEAD_SIZE,
         image_size=reference["images"].shape[2:],
         conv_stem=bool(reference["conv_stem"]),
+        drop_path_rate=0.0,
     )
     model = Model(backbone, width)
     state, _ = from_torch(weights, source=file.stem)
@@ -197,7 +204,7 @@ def test_positions_of_another_size_are_resized_at_loading():
 
 
 def test_drop_path_grows_over_the_blocks_and_is_off_in_evaluation():
-    network = ReIDViT(**TINY, drop_path_rate=0.5)
+    network = ReIDViT(**(TINY | {"drop_path_rate": 0.5}))
     rates = [getattr(block.drop_path, "p", 0.0) for block in network.blocks]
     assert rates == [0.0, 0.25, 0.5]
     images = paddle.rand([4, 3, 32, 16])
@@ -206,7 +213,7 @@ def test_drop_path_grows_over_the_blocks_and_is_off_in_evaluation():
 
 
 def test_drop_path_drops_whole_images_and_keeps_the_mean():
-    drop = ReIDViT(**TINY, drop_path_rate=0.5).blocks[2].drop_path
+    drop = ReIDViT(**(TINY | {"drop_path_rate": 0.5})).blocks[2].drop_path
     paddle.seed(3)
     out = drop(paddle.ones([4000, 3, 2])).numpy()
     assert set(np.unique(out)) == {0.0, 2.0}
@@ -217,7 +224,7 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
 def test_drop_path_is_drawn_from_the_seed_of_the_step():
     from ppcls_ise.engine.resume.training_state import seed_step
 
-    network = ReIDViT(**TINY, drop_path_rate=0.5)
+    network = ReIDViT(**(TINY | {"drop_path_rate": 0.5}))
     images, results = paddle.rand([8, 3, 32, 16]), []
     for step in (0, 1, 0):
         seed_step(1, 2, step)
