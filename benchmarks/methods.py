@@ -32,7 +32,7 @@ VIT = [
     "Arch.Backbone={'name': 'ReIDViT', 'embed_dim': 96, 'depth': 4, 'num_heads': 3, "
     "'image_size': [96, 48], 'conv_stem': True}",
     "Arch.Neck.num_features=96",
-    "Arch.Neck.pooling=none",
+    "Arch.Neck.pooling='none'",
 ]
 # name -> config and overrides, or None for a row that is not trained
 ROWS: dict[str, tuple[str, list[str]] | None] = {

@@ -53,7 +53,7 @@ def overrides(root, output, backbone, *more, **settings) -> list[str]:
         *overrides_of(root, output, **settings),
         f"Arch.Backbone={backbone}",
         f"Arch.Neck.num_features={FEATURES}",
-        "Arch.Neck.pooling=none",
+        "Arch.Neck.pooling='none'",
         f"Global.image_shape=[3,{HEIGHT},{WIDTH}]",
         *SIZES,
         *more,

@@ -60,6 +60,13 @@ def test_a_classifier_that_is_not_used_is_no_error(tmp_path):
     assert len(report.mismatched) == 2
 
 
+def test_tensors_of_a_supervised_loss_are_left_out_with_a_word(tmp_path):
+    state = {name: value.numpy() for name, value in Model().state_dict().items()}
+    state["loss_func.1.centers"] = np.zeros((3, 4), np.float32)
+    report = load_into(Model(), state, source="w")
+    assert str(report) == f"{len(state) - 1} tensors loaded, 1 left out (loss_func.1.centers)"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
