@@ -20,7 +20,7 @@ from ppcls_ise.visualization.pictures import ranked_lists
 
 _SHOWN_QUERIES = 6
 # With --fast: about a minute instead of four.
-_FAST_SET = {"num_train_ids": 30, "num_test_ids": 20, "images_per_id": 16}
+_FAST_SET = {"num_train_ids": 24, "num_test_ids": 12, "images_per_id": 16}
 _FAST_RUN = [
     "Global.image_root=./dataset/synthetic_fast",
     "Global.output_dir=./output/ISE_synthetic_fast",
@@ -28,6 +28,7 @@ _FAST_RUN = [
     "Global.eval_interval=3",
     "Optimizer.lr.step_size=4",
     "Clustering.warm_up_batches=15",
+    "DataLoader.Train.sampler.batch_size=32",
     "DataLoader.Train.sampler.iters=20",
 ]
 
