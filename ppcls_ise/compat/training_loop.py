@@ -64,7 +64,7 @@ def repair_step_log() -> None:
 def repair_sgd() -> None:
     """Let 2.4.2's SGD be built on Python 3.11, whose ``inspect`` lost the ``getargspec`` that it
     calls. Its module gets an ``inspect`` of its own that has one."""
-    module = load("ppcls.optimizer.optimizer")
+    module: Any = load("ppcls.optimizer.optimizer")
     if not hasattr(getattr(module, "inspect", None), "getargspec"):
         module.inspect = SimpleNamespace(**{**vars(inspect), "getargspec": inspect.getfullargspec})
 

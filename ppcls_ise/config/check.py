@@ -180,6 +180,7 @@ def _check_loaders(section: Any) -> None:
         _known(part, ["dataset", "sampler", "loader"], path)
         loader = part.get("loader") or {}
         _known(loader, keys.LOADER, f"{path}.loader")
+        loader.setdefault("use_shared_memory", True)  # PaddleClas fails without it
         workers = loader.get("num_workers")
         if type(workers) is not int or workers < 0:
             raise ConfigError(

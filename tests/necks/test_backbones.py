@@ -55,7 +55,6 @@ def engine_of(tmp_path, *overrides):
         str(SYNTHETIC),
         [f"Global.output_dir={tmp_path}", f"Global.image_root={tmp_path}", *overrides],
     )
-    del config["DataLoader"], config["Metric"]
     return UnsupervisedEngine(config, mode="export")
 
 
