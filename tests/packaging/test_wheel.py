@@ -61,7 +61,7 @@ def environment(tmp_path_factory) -> Path:
     python = root / "venv" / "bin" / "python"
     run(*PIP, "--python", python, "install", *OFFLINE, wheel, cwd=root)
     # What the project depends on comes from the environment of the tests, after its own packages.
-    (site,) = (root / "venv").glob("lib*/python*/site-packages")
+    (site,) = (root / "venv").glob("lib/python*/site-packages")
     inherited = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     lines = [f"import site; site.addsitedir({path!r})\n" for path in sorted(inherited)]
     (site / "zz-inherited.pth").write_text("".join(lines))
