@@ -30,8 +30,7 @@ def run(*command: object, cwd: Path) -> str:
         [str(part) for part in command],
         cwd=cwd,
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=600,
     )
