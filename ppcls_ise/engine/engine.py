@@ -322,7 +322,8 @@ def _require_stopped(backbone: nn.Layer, arch: Any) -> None:
 
 
 def _memory_heads() -> list[str]:
-    return [name for name, cls in components("head").items() if issubclass(cls, MemoryHead)]
+    heads = components("head").items()
+    return [name for name, cls in heads if isinstance(cls, type) and issubclass(cls, MemoryHead)]
 
 
 def _make_static(model: nn.Layer) -> None:
