@@ -52,6 +52,8 @@ class UnsupervisedEngine(Engine):
         mode: ``"train"``, ``"eval"`` or ``"export"``.
     """
 
+    train_epoch_func: Any  # PaddleClas's, until `_prepare_training` puts ours in its place
+
     def __init__(self, config: Config, mode: str = "train") -> None:
         _prepare(config, mode)
         options = config["Global"]
