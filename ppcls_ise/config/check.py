@@ -352,8 +352,10 @@ def _unknown(name: Any, known: Iterable[str]) -> str:
 def _parameters(function: Any) -> list[str]:
     """Names that a class or function takes; those of a base class count where ``**kwargs`` are
     handed on to it."""
-    sources: list[Any] = (
-        [c.__init__ for c in function.__mro__] if inspect.isclass(function) else [function]
+    sources = (
+        [vars(c)["__init__"] for c in function.__mro__ if "__init__" in vars(c)]
+        if inspect.isclass(function)
+        else [function]
     )
     names: list[str] = []
     for source in sources:

@@ -66,8 +66,8 @@ def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: An
     try:
         check_config(config)
     except ConfigError as error:
-        for place, option in changed.items():
-            if place in str(error):
+        for changed_place, option in changed.items():
+            if changed_place in str(error):
                 raise ConfigError(
                     f"{error}. This is -o {option}: the file writes both values once, so that "
                     "an override acts on both"
@@ -175,7 +175,7 @@ def _place(keys: list[str]) -> Place:
 
 
 def _has(config: Config, place: Place) -> bool:
-    node = config
+    node: Any = config
     for key in place:
         if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
             node = node[int(key)]
