@@ -5,6 +5,7 @@ Its sections ``Global`` and ``RecPreProcess`` are those that PaddleClas's ``pred
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,11 @@ class InferenceFile:
             "RecPreProcess": {"transform_ops": self.transform_ops},
             "RecPostProcess": None,
             "Feature": {"dimension": self.dimension, "normalized": self.normalized},
-            "Model": {"fingerprint": self.fingerprint, "files": self.files},
+            "Model": {
+                "fingerprint": self.fingerprint,
+                "preprocessing": preprocessing_digest(self.transform_ops),
+                "files": self.files,
+            },
             "Versions": self.versions,
         }
         path = Path(folder) / f"{NAME}.yml"
@@ -91,6 +96,14 @@ class InferenceFile:
             raise ConfigError(
                 f"{path} is not what tools/export_model.py writes: {error}"
             ) from error
+        stated = content["Model"].get("preprocessing")  # unknown to earlier exports
+        if stated not in (None, preprocessing_digest(result.transform_ops)):
+            raise ConfigError(
+                f"{path}: RecPreProcess.transform_ops were changed after the export, so features "
+                "would be others under the same fingerprint. Put them back, or change "
+                "DataLoader.Eval.Query.dataset.transform_ops in the config and export again with "
+                "tools/export_model.py"
+            )
         result._check_files(Path(folder))
         return result
 
@@ -109,6 +122,11 @@ class InferenceFile:
                     f"{folder / name} is missing, damaged or of another export than {NAME}.yml: "
                     "export the model again with tools/export_model.py"
                 )
+
+
+def preprocessing_digest(transform_ops: list[dict[str, Any]]) -> str:
+    """SHA-256 of the operators, hexadecimal."""
+    return hashlib.sha256(json.dumps(transform_ops, sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: str | Path) -> str:

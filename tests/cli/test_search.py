@@ -168,7 +168,9 @@ def test_identities_of_names():
         ("path,identity\na,\n", "line 2 is not complete"),
         ("path,identity\nz,1\n", "names none of the 2 images"),
         ("path,identity\na,1\na,2\n", "two identities"),
-        ("path,identity,camera\na,1\n", "line 2 is not complete"),
+        ("path,identity,camera\na,1,\n", "line 2 is not complete"),
+        ("path,identity,camera\na,1\n", "line 2 has 2 cells, the header 3"),
+        ("path,identity,identity\na,1,2\n", "2 columns identity: which counts"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path, monkeypatch, text, words):
@@ -178,3 +180,11 @@ def test_tables_that_cannot_be_used(tmp_path, monkeypatch, text, words):
         read_labels("labels.csv", np.zeros((2, 1)), ["a", "b"])
     with pytest.raises(ConfigError, match="no file nowhere"):
         read_labels("nowhere", np.zeros((2, 1)), ["a", "b"])
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_spaces_and_a_byte_order_mark_make_no_other_person(tmp_path, monkeypatch, start):
+    monkeypatch.chdir(tmp_path)
+    Path("labels.csv").write_text(f'{start}path, identity,camera\na," 0061",1\nb,0061, 1\n')
+    labels = read_labels("labels.csv", np.zeros((2, 1)), ["a", "b"])
+    assert labels.identities.tolist() == [0, 0] and labels.cameras.tolist() == [0, 0]
