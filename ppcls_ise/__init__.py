@@ -11,6 +11,7 @@ PaddleClas.
 import zlib  # noqa: F401, I001
 
 import importlib
+import logging
 import warnings
 from typing import Any
 
@@ -55,6 +56,9 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
+
+# faiss says at every start which instruction sets it was and was not built for.
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 _problem = environment_problem()
 if _problem:

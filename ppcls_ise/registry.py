@@ -37,6 +37,7 @@ def register(kind: str | None = None) -> Callable[[Any], Any] | None:
             tables.put(each, components(each))
     tables.open_gear_list(ChainMap(components("neck"), components("head")))  # type: ignore[arg-type]
     tables.replace_loading(PaddleWithoutUnpickling(), checked_download)
+    tables.repair_sgd()
     tables.drop_card_count_warning()
     training_loop.repair_step_log()
     return None

@@ -178,7 +178,7 @@ def _write_csv(
     for query, matches in zip(queries, results, strict=True):
         for rank, match in enumerate(matches, 1):
             same = int(calibration.accepts(match.score)) if calibration else ""
-            writer.writerow([query, rank, match.path, f"{match.score:.6f}", same])
+            writer.writerow([query, rank, match.path, shown_score(match.score, 6), same])
     with replacing(path) as scratch:
         content = text.getvalue().encode("utf-8", "surrogateescape")
         Path(scratch).write_bytes(content)

@@ -6,6 +6,7 @@ from ppcls_ise.compat.paddleclas import (
     InputPipelineFailure,
     attribute_dict,
     build_transforms,
+    building,
     describe,
     engine_class,
     environment_problem,
@@ -16,6 +17,7 @@ from ppcls_ise.compat.paddleclas import (
     parse_config,
     ppcls_folder,
     precision,
+    profiler_problem,
     version,
     weights_home,
 )
@@ -26,6 +28,7 @@ __all__ = [
     "InputPipelineFailure",
     "attribute_dict",
     "build_transforms",
+    "building",
     "describe",
     "engine_class",
     "environment_problem",
@@ -38,6 +41,7 @@ __all__ = [
     "parse_config",
     "ppcls_folder",
     "precision",
+    "profiler_problem",
     "version",
     "weights_home",
 ]

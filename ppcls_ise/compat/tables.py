@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from ppcls_ise.compat.paddleclas import EnvironmentProblem, load, logger
@@ -100,6 +101,14 @@ def replace_loading(paddle_module: Any, download: Callable[..., str]) -> None:
         module: Any = load(name)
         module.paddle = paddle_module
         module.get_weights_path_from_url = download
+
+
+def repair_sgd() -> None:
+    """2.4.2's SGD asks ``inspect.getargspec``, which Python 3.11 no longer has, for the names of
+    arguments."""
+    module: Any = load("ppcls.optimizer.optimizer")
+    if not hasattr(inspect, "getargspec") and "inspect.getargspec(" in inspect.getsource(module):
+        module.inspect = SimpleNamespace(getargspec=inspect.getfullargspec)
 
 
 def drop_card_count_warning() -> None:

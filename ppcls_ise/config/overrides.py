@@ -28,13 +28,21 @@ _WORDS = {
 }
 
 
-def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: Any = None) -> Any:
+def get_config(
+    path: str,
+    overrides: Iterable[str] = (),
+    *,
+    profiler_options: Any = None,
+    mode: str = "train",
+) -> Any:
     """Read a YAML file, apply ``-o`` overrides and check every key.
 
     Args:
         path: a YAML file in PaddleClas's sections, or the name of a packaged one.
         overrides: ``key.key.index=value``; values are literals (`parse_value`), never executed.
         profiler_options: passed through to PaddleClas.
+        mode: ``train``, ``eval`` or ``export``, what the configuration is for; sections that it
+            does not build are not checked.
 
     Returns:
         PaddleClas's ``AttrDict``.
@@ -54,7 +62,7 @@ def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: An
         _override(config, key.split("."), parse_value(value), option)
     config["profiler_options"] = profiler_options
     registry.import_modules(_imports(config))
-    check_config(config)
+    check_config(config, mode=mode)
     _fill_image_root(config)
     return config
 
@@ -159,6 +167,8 @@ def _imports(config: Any) -> list[str]:
 def _fill_image_root(config: Any) -> None:
     """Give every data set that names no ``image_root`` the one of ``Global``."""
     for path, part in loaders_of(config.get("DataLoader") or {}):
+        if not isinstance(part, dict) or not isinstance(part.get("dataset"), dict):
+            continue  # not looked at in this mode
         if isinstance(part["dataset"].get("image_root", ""), str):
             own = part["dataset"].get("image_root")
             part["dataset"] |= {"image_root": str(Path(own).expanduser())} if own else {}

@@ -175,7 +175,9 @@ class Extractor:
     ) -> None:
         from ppcls_ise.deploy.export import build_network, fingerprint_of
 
-        config = get_config(config_path, [*overrides, f"Global.device={options['device']}"])
+        config = get_config(
+            config_path, [*overrides, f"Global.device={options['device']}"], mode="export"
+        )
         if weights is not None:
             config["Global"]["pretrained_model"] = str(weights)
         self._preprocessing = Preprocessing(evaluation_transforms(config))

@@ -64,8 +64,10 @@ class UnsupervisedEngine(Engine):
         # PaddleClas would make one static graph of the whole model; the head keeps a memory that
         # changes, so only backbone and neck become static, below.
         static, options["to_static"] = options.get("to_static", False), False
-        with unique_name.guard():  # Paddle keeps optimizer states under names that count up
+        # Paddle keeps optimizer states under names that count up.
+        with unique_name.guard(), compat.building():
             super().__init__(config, mode=mode)
+        _require_stop_layer(self.plain_model, config["Arch"].get("BackboneStopLayer"))
         options["pretrained_model"], options["to_static"] = weights, static
         compat.logger().info(compat.describe())
         if folder := options.get("image_cache"):
@@ -281,13 +283,22 @@ class UnsupervisedEngine(Engine):
 
     def _load_weights(self, weights: str | None, backbone_weights: Any) -> None:
         if isinstance(backbone_weights, str) and not weights:
-            path = weight_path(backbone_weights)
+            path = weight_path(backbone_weights, key="Arch.Backbone.pretrained")
             report = load_into(self.plain_model.backbone, read_state(path), source=str(path))
             compat.logger().info(f"backbone weights {path}: {report}")
         if weights:
             path = weight_path(weights)
             report = load_into(self.plain_model, read_state(path), source=str(path))
             compat.logger().info(f"weights {path}: {report}")
+
+
+def _require_stop_layer(model: nn.Layer, stop: Any) -> None:
+    """PaddleClas goes on without a word where the backbone has no layer of that name."""
+    if stop and not model.backbone.stop_after(str(stop["name"])):
+        names = ", ".join(name for name, _ in model.backbone.named_children())
+        raise ConfigError(
+            f"Arch.BackboneStopLayer.name: the backbone has no layer {stop['name']!r}, only {names}"
+        )
 
 
 def _make_static(model: nn.Layer) -> None:

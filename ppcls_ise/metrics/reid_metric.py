@@ -126,6 +126,11 @@ class ReIDMetric:
             raise ConfigError(
                 f"Metric.Eval.0.ReIDMetric.topk has to be a list of ranks >= 1, got {topk!r}"
             )
+        if k1 < 1 or k2 < 1 or not 0.0 <= lambda_value <= 1.0:
+            raise ConfigError(
+                "Metric.Eval.0.ReIDMetric: k1 and k2 have to be at least 1 and lambda_value in "
+                f"[0, 1], got k1={k1}, k2={k2}, lambda_value={lambda_value}"
+            )
         self.topk = tuple(topk)
         self.protocol = protocol
         self.re_ranking = re_ranking

@@ -25,8 +25,9 @@ class ReIDNeck(nn.Layer):
             ``"avg"`` or ``"gem"`` for a feature map.
     """
 
-    def __init__(self, num_features: int, pooling: str = "none") -> None:
+    def __init__(self, num_features: int, pooling: str | None = "none") -> None:
         super().__init__()
+        pooling = pooling or "none"  # YAML and -o read some spellings of none as null
         if pooling not in _POOLINGS:
             raise ConfigError(
                 f"pooling has to be one of {_POOLINGS}, got {pooling!r} (Arch.Neck.pooling)"
@@ -41,6 +42,13 @@ class ReIDNeck(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """[B, D, H, W] (or [B, D] with pooling ``none``) -> [B, D]."""
+        if x.ndim != 4 and (x.ndim != 2 or self.pooling_name != "none"):
+            raise ConfigError(
+                f"the neck got an array of {x.ndim} dimensions from the backbone, and "
+                f"Arch.Neck.pooling={self.pooling_name} needs a feature map [B, D, H, W]: name a "
+                "layer before the pooling in Arch.BackboneStopLayer.name, or set "
+                "Arch.Neck.pooling=none"
+            )
         if self.pooling_name == "gem":
             x = self.pooling(x)
         elif self.pooling_name == "avg":

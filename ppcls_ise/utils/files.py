@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ppcls_ise.errors import ConfigError, shown
+
+_LOCK_SECONDS = 60.0
 
 
 @contextmanager
@@ -42,10 +46,43 @@ def require_writable(folder: str | Path, key: str) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no file can have that name
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"{key}: nothing can be written into {shown(folder)} ({error.strerror}). Choose "
-            "another folder, or change its permissions"
+            f"{key}: nothing can be written into {shown(folder)} ({reason}). Choose another "
+            "folder, or change its permissions"
+        ) from error
+
+
+def require_replaceable(path: str | Path, key: str) -> None:
+    """Make sure that `replacing` can write ``path``, before the work whose result it gets.
+
+    Raises:
+        ConfigError: it cannot; names ``key``, which sets the path.
+    """
+    if Path(path).is_dir():
+        raise ConfigError(f"{key}: {shown(path)} is a folder: name a file")
+    require_writable(Path(path).absolute().parent, key)
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Whoever reads, changes and writes ``path`` does so alone; others wait up to a minute.
+
+    The lock is the file ``.<name>.lock`` beside it, which stays; it is released when the process
+    ends, however it does.
+
+    Raises:
+        ConfigError: somebody else has it for longer than that.
+        OSError: the folder does not exist, or cannot be written.
+    """
+    path = Path(path).absolute()
+    try:
+        with FileLock(path.with_name(f".{path.name[:200]}.lock"), timeout=_LOCK_SECONDS):
+            yield
+    except Timeout as error:
+        raise ConfigError(
+            f"{shown(path)} is being changed by another process: wait until it ends, or stop it"
         ) from error
 
 

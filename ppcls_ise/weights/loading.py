@@ -11,40 +11,47 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls_ise.errors import WeightsError
+from ppcls_ise.errors import WeightsError, shown
 from ppcls_ise.utils import files
 from ppcls_ise.weights.rec_model_layout import rec_model_layout
-from ppcls_ise.weights.released import RELEASED, released_file
+from ppcls_ise.weights.released import RELEASED, cache_folder, downloaded_file, released_file
 from ppcls_ise.weights.safe_pickle import DamagedPickle, RefusedPickle, read_pickle
 
 _SUFFIX = ".pdparams"
 # paddle.save adds this table of internal names.
 NAME_TABLE = "StructuredToParameterName@@"
-# A classifier of the training set: unused in re-identification, so it may differ or be absent.
-_CLASSIFIER = ("head.", "fc.")
+# Made for the training set and unused in re-identification, so they may differ or be absent: a
+# classifier, and the parameters of losses, which PaddleClas's develop branch saves with the model.
+_OF_TRAINING = ("head.", "fc.", "loss_func.")
 _CONVERT = "Convert it with tools/convert_weights.py."
 _ZIP_START = b"PK\x03\x04"
 _TORCH_LEGACY_START = 0x1950A86A20F9469CFC6C
 _SHOWN = 5
+_ADDRESSES = ("https://", "http://")
 
 
-def weight_path(name: str) -> Path:
+def weight_path(name: str, *, key: str = "Global.pretrained_model") -> Path:
     """The file that ``name`` means.
 
-    In this order: the file of that name, the same with ``.pdparams`` (which PaddleClas leaves
-    out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released_weights`).
+    An address is downloaded once, with a checksum that the file has to match from then on.
+    Otherwise, in this order: the file of that name, the same with ``.pdparams`` (which PaddleClas
+    leaves out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released_weights`).
 
     Raises:
-        WeightsError: there is no such file, or the download failed.
+        WeightsError: there is no such file, or the download failed; names ``key``.
     """
+    if name.startswith(_ADDRESSES):
+        return downloaded_file(
+            name, folder=cache_folder(), check=lambda path: read_state(path) and None, key=key
+        )
     for path in (Path(name), Path(name + _SUFFIX)):
         if path.is_file():
             return path
     if name in RELEASED:
         return released_file(name, check=check_rec_model_file)
     raise WeightsError(
-        f"there is no weight file {name} (nor {name}{_SUFFIX}). Give its path with or without "
-        f"{_SUFFIX} in Global.pretrained_model, or the name of released weights "
+        f"there is no weight file {shown(name)} (nor {shown(name)}{_SUFFIX}). Give its path with "
+        f"or without {_SUFFIX} in {key}, its address, or the name of released weights "
         f"({', '.join(RELEASED)})."
     )
 
@@ -129,7 +136,7 @@ class LoadReport:
                 text += f", {len(names)} {title} ({_some(names)})"
         return text
 
-    def problems(self, *, optional: tuple[str, ...] = _CLASSIFIER) -> list[str]:
+    def problems(self, *, optional: tuple[str, ...] = _OF_TRAINING) -> list[str]:
         """What does not fit, entries whose names start with one of ``optional`` left out."""
         names = [*self.missing, *self.unexpected, *self.mismatched]
         return [name for name in names if not name.startswith(optional)]
@@ -165,13 +172,27 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
     own = model.state_dict()
     report = compare({name: value.shape for name, value in own.items()}, state)
     if report.problems() or not report.loaded:
-        raise WeightsError(
-            f"{source} does not fit the model: {report}. Check that Arch.Backbone and Arch.Neck "
-            "are those the weights were trained with."
-        )
+        raise WeightsError(f"{source} does not fit the model: {report}. {_advice(own, state)}")
     for name in report.loaded:
         own[name].set_value(paddle.to_tensor(state[name].astype(_dtype(own[name]), copy=False)))
     return report
+
+
+def _advice(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """What to change where ``state`` does not fit a model of ``own`` names."""
+    inside = [name for name in state if f"backbone.{name}" in own]
+    if inside and not any(name in own for name in state):
+        return (
+            f"{len(inside)} of its names are those of the backbone alone: name the file in "
+            "Arch.Backbone.pretrained instead of Global.pretrained_model."
+        )
+    outside = [name for name in state if name.startswith("backbone.") and name[9:] in own]
+    if outside and not any(name in own for name in state):
+        return (
+            f"{len(outside)} of its names are those of a whole model: name the file in "
+            "Global.pretrained_model instead of Arch.Backbone.pretrained."
+        )
+    return "Check that Arch.Backbone and Arch.Neck are those the weights were trained with."
 
 
 def read_checkpoint(prefix: str) -> dict[str, Any]:
