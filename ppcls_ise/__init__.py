@@ -6,6 +6,14 @@
 PaddleClas.
 """
 
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - pip is not the only way here
+    raise ImportError(
+        "ppcls_ise needs Python 3.10 or later, and this is Python {}.{}: make an environment with "
+        "a newer one".format(*sys.version_info[:2])
+    )
+
 # zlib has to be loaded before Paddle: libpaddle 2.6 exports zlib symbols of its own, and a zlib
 # that is loaded after it binds to them in part and crashes on first use.
 import zlib  # noqa: F401, I001

@@ -66,5 +66,13 @@ def run(main: Callable[[], None]) -> None:
         main()
     except (ReIDError, OSError) as error:
         sys.exit(f"error: {error}")
+    except (RuntimeError, SystemError) as error:
+        if "DataLoader" not in str(error):
+            raise
+        reason = str(error).strip().rsplit("\n", 1)[-1]
+        sys.exit(
+            f"error: a process that reads images ended by itself or was killed ({reason}). Where "
+            "memory is short, lower DataLoader.Train.loader.num_workers (Eval likewise)"
+        )
     except InputPipelineFailure as failure:
         sys.exit(f"error: a training batch could not be made: {failure}")

@@ -23,6 +23,21 @@ _HEAD = """# SPDX-License-Identifier: Apache-2.0
 """
 _MODEL_SUFFIXES = (".json", ".pdmodel", ".pdiparams")
 _PIECE = 1 << 20
+# What PaddleClas's predict_rec.py asks for, started in this folder: -c inference.yml.
+_HOST_KEYS: dict[str, Any] = {
+    "rec_inference_model_dir": ".",
+    "infer_imgs": "images",
+    "batch_size": 16,
+    "use_gpu": False,
+    "gpu_mem": 8000,
+    "cpu_num_threads": 1,
+    "enable_mkldnn": False,
+    "enable_benchmark": False,
+    "enable_profile": False,
+    "use_fp16": False,
+    "ir_optim": True,
+    "use_tensorrt": False,
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,7 @@ class InferenceFile:
     def write(self, folder: str | Path) -> Path:
         """Write it into ``folder``, atomically."""
         content = {
-            "Global": {"image_shape": list(self.image_shape)},
+            "Global": {**_HOST_KEYS, "image_shape": list(self.image_shape)},
             "RecPreProcess": {"transform_ops": self.transform_ops},
             "RecPostProcess": None,
             "Feature": {"dimension": self.dimension, "normalized": self.normalized},

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppcls_ise.errors import ConfigError, DataError
+from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.metrics.rank import RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
 from ppcls_ise.utils.components import register
@@ -71,7 +71,7 @@ class ReIDResult:
         skipped = self.ranks.skipped_queries
         if not len(skipped):
             return ""
-        names = ", ".join(query_images[i] for i in skipped[:_SHOWN])
+        names = ", ".join(shown(query_images[i]) for i in skipped[:_SHOWN])
         rule = (
             "the gallery has no image of the same identity from another camera "
             "(Metric.Eval.0.ReIDMetric.protocol=all would also count images of the same camera)"

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 
 from ppcls_ise.clustering.row_set import row_norms
-from ppcls_ise.errors import DataError
+from ppcls_ise.errors import DataError, shown
 from ppcls_ise.retrieval import hnsw_graph
 from ppcls_ise.retrieval.calibration import Calibration, checked_unit_rows
 from ppcls_ise.retrieval.gallery_file import read_arrays, write_arrays
@@ -133,7 +133,7 @@ class GallerySearch:
         wanted = set(paths)
         if unknown := sorted(wanted - self._place.keys()):
             more = ", …" if len(unknown) > _SHOWN else ""
-            raise DataError(f"not in the gallery: {', '.join(unknown[:_SHOWN])}{more}")
+            raise DataError(f"not in the gallery: {', '.join(map(shown, unknown[:_SHOWN]))}{more}")
         if not wanted:
             return
         alive = self._alive.copy()
@@ -222,7 +222,7 @@ class GallerySearch:
         try:
             return cls._of(facts, arrays)
         except (ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
-            raise DataError(f"{path} holds no gallery that can be used: {error}") from error
+            raise DataError(f"{shown(path)} holds no gallery that can be used: {error}") from error
 
     @classmethod
     def _of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> "GallerySearch":

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from ppcls_ise.errors import ConfigError, shown
-
-_LOCK_SECONDS = 60.0
 
 
 @contextmanager
@@ -22,18 +20,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
     The scratch file is in the folder of ``path``, which is created; it is removed on failure.
 
     Raises:
-        OSError: it cannot be written there; ``path`` is as it was.
+        OSError: it cannot be written there, and names ``path``, which is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    scratch = path.with_name(f"{_start(path.name)}.{os.getpid()}.tmp")
     try:
         yield scratch
         flush(scratch)
         os.replace(scratch, path)
         flush(path.parent)
+    except OSError as error:
+        if error.filename not in (None, str(scratch)) or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _start(name: str) -> str:
+    """As much of a file's name as leaves room for a suffix: 255 bytes are the limit."""
+    return os.fsdecode(os.fsencode(name)[:200])
 
 
 def require_writable(folder: str | Path, key: str) -> None:
@@ -66,24 +73,22 @@ def require_replaceable(path: str | Path, key: str) -> None:
 
 
 @contextmanager
-def locked(path: str | Path) -> Iterator[None]:
-    """Whoever reads, changes and writes ``path`` does so alone; others wait up to a minute.
+def locked(path: str | Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Be the only one who changes ``path``, a file or a folder: hold ``<path>.lock`` beside it.
 
-    The lock is the file ``.<name>.lock`` beside it, which stays; it is released when the process
-    ends, however it does.
+    The system frees the lock of a process that ends, however it ends.
+
+    Args:
+        wait: seconds to wait for another process; -1: as long as it takes.
 
     Raises:
-        ConfigError: somebody else has it for longer than that.
-        OSError: the folder does not exist, or cannot be written.
+        filelock.Timeout: another process has it.
+        OSError: the lock file cannot be made.
     """
-    path = Path(path).absolute()
-    try:
-        with FileLock(path.with_name(f".{path.name[:200]}.lock"), timeout=_LOCK_SECONDS):
-            yield
-    except Timeout as error:
-        raise ConfigError(
-            f"{shown(path)} is being changed by another process: wait until it ends, or stop it"
-        ) from error
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f"{_start(path.name)}.lock"), timeout=wait):
+        yield
 
 
 def sha256_of(path: str | Path) -> str:

@@ -70,24 +70,28 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             start = file.read(len(_ZIP_START))
         if start == _ZIP_START:
-            raise WeightsError(f"{path} is a zip file, as PyTorch writes them. {_CONVERT}")
+            raise WeightsError(f"{shown(path)} is a zip file, as PyTorch writes them. {_CONVERT}")
         content = read_pickle(path)
     except RefusedPickle as error:
         raise WeightsError(
-            f"{path} is not a safe weight file: {error}. It is not loaded, because loading it "
+            f"{shown(path)} is not a safe weight file: {error}. It is not loaded, because loading "
+            "it "
             "could run code."
         ) from None
     except DamagedPickle as error:
         raise WeightsError(
-            f"{path} cannot be read as Paddle weights ({error}). It may be truncated, or a file "
+            f"{shown(path)} cannot be read as Paddle weights ({error}). It may be truncated, or a "
+            "file "
             "of another kind."
         ) from error
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{shown(path)} cannot be read: {error.strerror}") from error
     if type(content) is int and content == _TORCH_LEGACY_START:
-        raise WeightsError(f"{path} is a PyTorch checkpoint. {_CONVERT}")
+        raise WeightsError(f"{shown(path)} is a PyTorch checkpoint. {_CONVERT}")
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a table of weights")
+        raise WeightsError(
+            f"{shown(path)} holds a {type(content).__name__}, not a table of weights"
+        )
     content.pop(NAME_TABLE, None)
     odd = [
         str(name)
@@ -95,7 +99,7 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
         if not isinstance(value, np.ndarray) or not isinstance(name, str)
     ]
     if odd:
-        raise WeightsError(f"{path} holds entries that are not arrays: {_some(odd)}")
+        raise WeightsError(f"{shown(path)} holds entries that are not arrays: {_some(odd)}")
     return content
 
 
@@ -117,7 +121,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with files.replacing(path) as scratch:
             yield scratch
     except OSError as error:
-        raise WeightsError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise WeightsError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,9 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
     own = model.state_dict()
     report = compare({name: value.shape for name, value in own.items()}, state)
     if report.problems() or not report.loaded:
-        raise WeightsError(f"{source} does not fit the model: {report}. {_advice(own, state)}")
+        raise WeightsError(
+            f"{shown(source)} does not fit the model: {report}. {_advice(own, state)}"
+        )
     for name in report.loaded:
         own[name].set_value(paddle.to_tensor(state[name].astype(_dtype(own[name]), copy=False)))
     return report
@@ -211,7 +217,8 @@ def read_checkpoint(prefix: str) -> dict[str, Any]:
     for suffix in (_SUFFIX, ".pdopt", ".pdstates"):
         if not Path(prefix + suffix).is_file():
             raise WeightsError(
-                f"there is no checkpoint file {prefix}{suffix}. Global.checkpoints is the path "
+                f"there is no checkpoint file {shown(prefix)}{suffix}. Global.checkpoints is the "
+                "path "
                 "without suffix, e.g. output/ISE_market/RecModel/latest."
             )
     model = read_state(prefix + _SUFFIX)
@@ -219,7 +226,7 @@ def read_checkpoint(prefix: str) -> dict[str, Any]:
     if isinstance(optimizers, dict):
         optimizers = [optimizers]
     if not isinstance(optimizers, list) or not all(isinstance(part, dict) for part in optimizers):
-        raise WeightsError(f"{prefix}.pdopt holds no state of an optimizer")
+        raise WeightsError(f"{shown(prefix)}.pdopt holds no state of an optimizer")
     return {**read_progress(prefix), "model": model, "optimizers": optimizers}
 
 
@@ -231,7 +238,7 @@ def read_progress(prefix: str) -> dict[str, Any]:
     """
     states = _read_part(f"{prefix}.pdstates")
     if not isinstance(states, dict) or not isinstance(states.get("epoch"), int):
-        raise WeightsError(f"{prefix}.pdstates does not say of which epoch it is")
+        raise WeightsError(f"{shown(prefix)}.pdstates does not say of which epoch it is")
     return states
 
 
@@ -239,9 +246,9 @@ def _read_part(path: str) -> Any:
     try:
         return read_pickle(Path(path))
     except (RefusedPickle, DamagedPickle) as error:
-        raise WeightsError(f"{path} is not a safe checkpoint: {error}") from error
+        raise WeightsError(f"{shown(path)} is not a safe checkpoint: {error}") from error
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{shown(path)} cannot be read: {error.strerror}") from error
 
 
 def check_rec_model_file(path: str | Path) -> None:
@@ -255,7 +262,9 @@ def check_rec_model_file(path: str | Path) -> None:
     layout = rec_model_layout(gem="neck.pooling.p" in state)
     report = compare({tensor.name: tensor.shape for tensor in layout}, state)
     if report.problems():
-        raise WeightsError(f"{path} is no RecModel of a ResNet-50 with a batch-norm neck: {report}")
+        raise WeightsError(
+            f"{shown(path)} is no RecModel of a ResNet-50 with a batch-norm neck: {report}"
+        )
 
 
 def _dtype(tensor: paddle.Tensor) -> str:
