@@ -174,7 +174,7 @@ def _check_arch(arch: Any) -> None:
     factory = compat.lookup("backbone", str(backbone.get("name")))
     if factory is None:
         raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
-    _known(backbone, ["name", *_parameters(factory)], "Arch.Backbone")
+    _known(backbone, ["name", "pretrained", *_parameters(factory)], "Arch.Backbone")
     rest = {key: value for key, value in backbone.items() if key != "pretrained"}
     _check_types(rest, factory, "Arch.Backbone")
     if factory.__module__.startswith("ppcls."):

@@ -260,8 +260,14 @@ def test_the_folder_alone_is_enough_for_paddleclas(lite_model):
 @pytest.mark.parametrize(
     ("op", "words"),
     [
-        ({"NormalizeImage": {"mean": [float("nan")] * 3, "std": [1.0] * 3}}, "not finite"),
-        ({"NormalizeImage": {"mean": [0.0] * 3, "std": [1.0] * 3, "scale": 0.0}}, "every image"),
+        (
+            {"NormalizeImage": {"mean": [float("nan")] * 3, "std": [1.0] * 3, "order": ""}},
+            "not finite",
+        ),
+        (
+            {"NormalizeImage": {"mean": [0.0] * 3, "std": [1.0] * 3, "scale": 0.0, "order": ""}},
+            "every image",
+        ),
     ],
 )
 def test_one_feature_for_all_images_is_refused(op, words):
