@@ -18,6 +18,7 @@ import numpy as np
 
 from ppcls_ise.clustering import jaccard_graph
 from ppcls_ise.clustering.eps_range import EpsRange, eps_range
+from ppcls_ise.compat import Config
 from ppcls_ise.config import get_config
 from ppcls_ise.engine import ClusteringCallback, UnsupervisedEngine
 from ppcls_ise.errors import ConfigError, DataError
@@ -69,7 +70,7 @@ def steps(lowest: float, highest: float, step: float) -> list[float]:
 
 
 def suggest_eps(
-    config: Any,
+    config: Config | None,
     features_file: str | None,
     eps_values: Sequence[float],
     *,
@@ -123,24 +124,25 @@ def suggest_eps(
     return _report(result, len(features))
 
 
-def _from_config(config: Any) -> tuple[np.ndarray, int, dict[str, Any]]:
+def _from_config(config: Config) -> tuple[np.ndarray, int, dict[str, Any]]:
     config["Global"]["eval_during_train"] = False
     engine = UnsupervisedEngine(config, mode="train")
     engine.require_weights()
     features, options = engine.clustering.graph_inputs(engine)
-    return features, engine.clustering.min_samples, options
+    return features, engine.clustering.options.min_samples, options
 
 
-def _from_file(path: str, config: Any) -> tuple[np.ndarray, int, dict[str, Any]]:
+def _from_file(path: str, config: Config | None) -> tuple[np.ndarray, int, dict[str, Any]]:
     features, camids = _read(path)
     section = {"eps": 0.5, "transform_ops": []} | (config["Clustering"] if config else {})
     callback = ClusteringCallback(**section)
-    if callback.camera_aware and camids is None:
+    if callback.options.camera_aware and camids is None:
         raise DataError(
             f"Clustering.camera_aware needs camera numbers, and {path} has no array camids [N]: "
             "add it, or set Clustering.camera_aware=False"
         )
-    return features, callback.min_samples, callback.graph_options(camids, np.arange(len(features)))
+    options = callback.graph_options(camids, np.arange(len(features)))
+    return features, callback.options.min_samples, options
 
 
 def _read(path: str) -> tuple[np.ndarray, np.ndarray | None]:

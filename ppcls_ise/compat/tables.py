@@ -5,10 +5,10 @@ import importlib.util
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
-from ppcls_ise.compat.paddleclas import EnvironmentProblem, load, logger
+from ppcls_ise.compat.paddleclas import load, logger
+from ppcls_ise.errors import ConfigError
 
 # PaddleClas resolves a name by ``eval`` or ``getattr`` in one module per kind, so a class is
 # registered by making it an attribute of that module.
@@ -49,18 +49,22 @@ def put(kind: str, classes: Mapping[str, type]) -> None:
     """Put classes where PaddleClas looks up names of ``kind``; see `lookup`.
 
     Raises:
-        EnvironmentProblem: PaddleClas has something else of that name.
+        ConfigError: PaddleClas has something else of that name.
     """
     module = load(_TABLES[kind])
     for name, cls in classes.items():
         taken = getattr(module, name, None)
         if taken is not None and not getattr(taken, "of_ppcls_ise", False):
-            raise EnvironmentProblem(
-                f"PaddleClas has a {kind} {name} itself ({module.__name__}), and {cls.__module__} "
-                "registers another one: give yours another name"
-            )
+            raise _taken(kind, name, module.__name__, cls)
         cls.of_ppcls_ise = True  # type: ignore[attr-defined]
         setattr(module, name, cls)
+
+
+def _taken(kind: str, name: str, place: str, cls: type) -> ConfigError:
+    return ConfigError(
+        f"PaddleClas has a {kind} {name} itself ({place}), and {cls.__module__} registers another "
+        "one: give yours another name"
+    )
 
 
 def open_gear_list(gears: Mapping[str, type]) -> None:
@@ -69,8 +73,14 @@ def open_gear_list(gears: Mapping[str, type]) -> None:
     ``ppcls.arch.gears.build_gear`` accepts the names of a local list only, in 2.4.2 and develop.
     ``RecModel`` calls it as a global of ``ppcls.arch``, so that is the name that is wrapped. Not
     needed once build_gear takes registered names.
+
+    Raises:
+        ConfigError: PaddleClas has a neck or head of that name.
     """
-    arch = load("ppcls.arch")
+    for name in GEARS:
+        if name in gears:
+            raise _taken("neck or head", name, "ppcls.arch.gears", gears[name])
+    arch: Any = load("ppcls.arch")
     closed = arch.build_gear
     if getattr(closed, "opened_by_ppcls_ise", False):
         return
@@ -101,14 +111,6 @@ def replace_loading(paddle_module: Any, download: Callable[..., str]) -> None:
         module: Any = load(name)
         module.paddle = paddle_module
         module.get_weights_path_from_url = download
-
-
-def repair_sgd() -> None:
-    """2.4.2's SGD asks ``inspect.getargspec``, which Python 3.11 no longer has, for the names of
-    arguments."""
-    module: Any = load("ppcls.optimizer.optimizer")
-    if not hasattr(inspect, "getargspec") and "inspect.getargspec(" in inspect.getsource(module):
-        module.inspect = SimpleNamespace(getargspec=inspect.getfullargspec)
 
 
 def drop_card_count_warning() -> None:

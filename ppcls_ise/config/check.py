@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 from ppcls_ise import compat
-from ppcls_ise.compat import keys
+from ppcls_ise.compat import Config, keys
 from ppcls_ise.compat.signatures import accepted_keys
 from ppcls_ise.compat.tables import GEARS
 from ppcls_ise.config.clustering import ClusteringOptions
@@ -49,7 +49,7 @@ _BUILT = {
 _FILLED_IN = "learning_rate epochs step_each_epoch dataset image_root cls_label_path".split()
 
 
-def check_config(config: Any, *, mode: str = "train") -> None:
+def check_config(config: Config, *, mode: str = "train") -> None:
     """Make sure that something reads every key, and that the plugin can work with the rest.
 
     Args:
@@ -177,7 +177,7 @@ def _check_arch(arch: Any) -> None:
     _known(backbone, ["name", "pretrained", *_parameters(factory)], "Arch.Backbone")
     rest = {key: value for key, value in backbone.items() if key != "pretrained"}
     _check_types(rest, factory, "Arch.Backbone")
-    if factory.__module__.startswith("ppcls."):
+    if compat.is_host_code(factory):
         _refuse_expressions(backbone, "Arch.Backbone")
     for part in ("BackboneStopLayer", "Neck", "Head"):
         if part in arch and not arch[part]:
@@ -210,6 +210,7 @@ def _check_loader(path: str, part: Any) -> None:
     _known(part, ["dataset", "sampler", "loader"], path)
     loader = part.get("loader") or {}
     _known(loader, keys.LOADER, f"{path}.loader")
+    loader.setdefault("use_shared_memory", True)  # PaddleClas fails without it
     workers = loader.get("num_workers")
     if type(workers) is not int or workers < 0:
         raise ConfigError(
@@ -235,7 +236,7 @@ def _check_loader(path: str, part: Any) -> None:
 def _check_dataset(name: Any, path: str) -> None:
     """PaddleClas's data sets put another image in the place of one that cannot be read."""
     cls = compat.lookup("dataset", str(name))
-    if cls is not None and cls.__module__.startswith("ppcls."):
+    if cls is not None and compat.is_host_code(cls):
         ours = [known for known in components("dataset") if known.endswith(str(name))]
         raise ConfigError(
             f"{path}.name={name} is PaddleClas's own, which cannot be used here: set {path}.name="
@@ -348,7 +349,7 @@ def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = (
     _known(options, ["name", *extra, *_parameters(cls)], path)
     _check_types(options, cls, path)
     _require_parameters(options, cls, path)
-    if cls.__module__.startswith("ppcls.") and kind not in ("dataset", "sampler"):
+    if compat.is_host_code(cls) and kind not in ("dataset", "sampler"):
         _refuse_expressions(options, path)
 
 

@@ -61,9 +61,11 @@ def read_labels(
 
 
 def _from_names(paths: Sequence[str]) -> Labels:
-    pairs = [person_and_camera(os.path.basename(path)) for path in paths]
-    for path, pair in zip(paths, pairs, strict=True):
-        if pair is None:
+    pairs: list[tuple[int, int]] = []
+    for path in paths:
+        if pair := person_and_camera(os.path.basename(path)):
+            pairs.append(pair)
+        else:
             raise DataError(
                 f"{shown(path)} does not tell identity and camera like 0002_c1s1_000451.jpg: give "
                 "a table (--labels FILE.csv), or use --labels pseudo"

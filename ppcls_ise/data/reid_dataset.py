@@ -2,7 +2,6 @@
 """What all re-identification data sets of this package share."""
 
 import copy
-import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from ppcls_ise.data.images import ImageReadError, check_image_header, read_image
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError, DataError, shown
 
-logger = logging.getLogger("ppcls")  # PaddleClas's logger
+logger = compat.logger()
 
 _SHOWN = 5
 TRAINING_SPLIT = "bounding_box_train"

@@ -50,7 +50,7 @@ class Extractor:
         features = extractor(["a.jpg", "b.jpg"])  # [2, D]
 
     Args:
-        model: a folder that ``tools/export_model.py`` wrote; or, with ``config``, a ``.pdparams``
+        model: a folder that ``ppcls-ise export`` wrote; or, with ``config``, a ``.pdparams``
             file (or the name of released weights), which is made static first.
         config: the YAML file that the weights were trained with.
         overrides: ``key=value`` for it, as after ``-o``.
@@ -88,7 +88,7 @@ class Extractor:
         options["device"] = device
         if use_onnx and (config is not None or device != "cpu"):
             raise ConfigError(
-                "ONNX is for a CPU and an exported model: give a folder of tools/export_model.py "
+                "ONNX is for a CPU and an exported model: give a folder of ppcls-ise export "
                 "--onnx and no config (-c), and set device to cpu"
             )
         if config is not None:
@@ -96,7 +96,7 @@ class Extractor:
         elif model is None or not Path(model).is_dir():
             raise ConfigError(
                 f"{shown(model or 'that')} is no folder of an exported model. Export with "
-                "tools/export_model.py, or "
+                "ppcls-ise export, or "
                 "give the weights' config file too (-c, or Extractor(..., config=...))"
             )
         else:
@@ -225,7 +225,7 @@ class Extractor:
 def _onnx(folder: Path) -> OnnxModel:
     require_packages()
     if not (path := folder / "inference.onnx").is_file():
-        raise ConfigError(f"there is no {shown(path)}: export with tools/export_model.py --onnx")
+        raise ConfigError(f"there is no {shown(path)}: export with ppcls-ise export --onnx")
     return OnnxModel(path)
 
 

@@ -7,7 +7,7 @@ from paddle import nn
 
 
 def gem_pooling(feature_map: paddle.Tensor, power: paddle.Tensor) -> paddle.Tensor:
-    """``(mean over positions of max(v, 1e-6)^p)^(1/p)``: [B, C, H, W] -> [B, C] (spec: section 3).
+    """``(mean over positions of max(v, 1e-6)^p)^(1/p)``: [B, C, H, W] -> [B, C] (CC (1)).
 
     Source: Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation".
     """

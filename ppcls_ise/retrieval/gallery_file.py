@@ -49,13 +49,13 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
         head = file.read(_HEAD)
         if not head.startswith(_MAGIC):
             raise DataError(
-                f"{shown(path)} is no gallery of this version. Make one with tools/search.py build."
+                f"{shown(path)} is no gallery of this version. Make one with ppcls-ise search "
+                "build."
             )
         if head[len(_MAGIC) :] != _digest(file) + b"\n":
             raise DataError(
                 f"{shown(path)} is damaged: its checksum is wrong. Restore it, or build it again "
-                "with "
-                "tools/search.py build."
+                "with ppcls-ise search build."
             )
         file.seek(_HEAD)
         try:

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,18 @@ from paddle import nn
 
 from ppcls_ise.errors import WeightsError, shown
 from ppcls_ise.utils import files
+from ppcls_ise.weights.pickled_arrays import DamagedPickle, RefusedPickle
 from ppcls_ise.weights.rec_model_layout import rec_model_layout
 from ppcls_ise.weights.released import RELEASED, cache_folder, downloaded_file, released_file
-from ppcls_ise.weights.safe_pickle import DamagedPickle, RefusedPickle, read_pickle
+from ppcls_ise.weights.safe_pickle import read_pickle
 
 _SUFFIX = ".pdparams"
 # paddle.save adds this table of internal names.
 NAME_TABLE = "StructuredToParameterName@@"
-# Made for the training set and unused in re-identification, so they may differ or be absent: a
-# classifier, and the parameters of losses, which PaddleClas's develop branch saves with the model.
-_OF_TRAINING = ("head.", "fc.", "loss_func.")
-_CONVERT = "Convert it with tools/convert_weights.py."
+# A classifier of the training set: unused in re-identification, so it may differ or be absent.
+# So are the centers of a supervised loss, which PaddleClas saves with the model.
+_CLASSIFIER = ("head.", "fc.", "out.", "loss_func.")
+_CONVERT = "Convert it with ppcls-ise convert."
 _ZIP_START = b"PK\x03\x04"
 _TORCH_LEGACY_START = 0x1950A86A20F9469CFC6C
 _SHOWN = 5
@@ -35,15 +36,13 @@ def weight_path(name: str, *, key: str = "Global.pretrained_model") -> Path:
 
     An address is downloaded once, with a checksum that the file has to match from then on.
     Otherwise, in this order: the file of that name, the same with ``.pdparams`` (which PaddleClas
-    leaves out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released_weights`).
+    leaves out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released`).
 
     Raises:
         WeightsError: there is no such file, or the download failed; names ``key``.
     """
     if name.startswith(_ADDRESSES):
-        return downloaded_file(
-            name, folder=cache_folder(), check=lambda path: read_state(path) and None, key=key
-        )
+        return downloaded_file(name, folder=cache_folder(), check=read_state, key=key)
     for path in (Path(name), Path(name + _SUFFIX)):
         if path.is_file():
             return path
@@ -133,14 +132,22 @@ class LoadReport:
     unexpected: list[str]
     mismatched: list[str]
 
+    resized: list[str] = field(default_factory=list)
+
     def __str__(self) -> str:
         text = f"{len(self.loaded)} tensors loaded"
-        for title in ("missing", "unexpected", "mismatched"):
-            if names := getattr(self, title):
+        left_out = [name for name in self.unexpected if name.startswith(_CLASSIFIER)]
+        for title, names in (
+            ("missing", self.missing),
+            ("left out", left_out),
+            ("unexpected", [name for name in self.unexpected if name not in left_out]),
+            ("mismatched", self.mismatched),
+        ):
+            if names:
                 text += f", {len(names)} {title} ({_some(names)})"
-        return text
+        return "; ".join([text, *self.resized])
 
-    def problems(self, *, optional: tuple[str, ...] = _OF_TRAINING) -> list[str]:
+    def problems(self, *, optional: tuple[str, ...] = _CLASSIFIER) -> list[str]:
         """What does not fit, entries whose names start with one of ``optional`` left out."""
         names = [*self.missing, *self.unexpected, *self.mismatched]
         return [name for name in names if not name.startswith(optional)]
@@ -164,6 +171,9 @@ def compare(shapes: Mapping[str, Sequence[int]], state: Mapping[str, np.ndarray]
 def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> LoadReport:
     """Copy ``state`` into ``model``; everything but a classifier head has to fit exactly.
 
+    A layer that can resize weights of another size does so (``adapt_weights``: the positions of a
+    ViT).
+
     Args:
         model: a ``RecModel``, or its backbone alone.
         state: see `read_state`.
@@ -173,7 +183,13 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
         WeightsError: a tensor of backbone or neck is missing, unknown to the model, or has
             another shape; the model is left as it was.
     """
-    own = model.state_dict()
+    own, state = model.state_dict(), dict(state)
+    resized = [
+        line
+        for name, layer in model.named_sublayers(include_self=True)
+        if hasattr(layer, "adapt_weights")
+        for line in layer.adapt_weights(state, f"{name}." if name else "")
+    ]
     report = compare({name: value.shape for name, value in own.items()}, state)
     if report.problems() or not report.loaded:
         raise WeightsError(
@@ -181,7 +197,7 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
         )
     for name in report.loaded:
         own[name].set_value(paddle.to_tensor(state[name].astype(_dtype(own[name]), copy=False)))
-    return report
+    return replace(report, resized=resized)
 
 
 def _advice(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ def downloaded_file(
     url: str,
     *,
     folder: Path,
-    check: Callable[[Path], None],
+    check: Callable[[Path], object],
     sha256: str | None = None,
     key: str = "Global.pretrained_model",
 ) -> Path:

@@ -353,7 +353,7 @@ def test_saved_features_come_back(tmp_path):
     (tmp_path / "g.npz").write_bytes((tmp_path / "f.npz").read_bytes()[:200])
     np.savez(tmp_path / "h.npz", features=np.array([{}], object), paths=paths, model="")
     for name in ("g.npz", "h.npz"):
-        with pytest.raises(DataError, match="no .npz of tools/infer.py"):
+        with pytest.raises(DataError, match="no .npz of ppcls-ise infer"):
             load_features(tmp_path / name)
 
 
