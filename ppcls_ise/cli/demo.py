@@ -4,6 +4,7 @@
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from ppcls_ise.visualization.pictures import ranked_lists
 
 _SHOWN_QUERIES = 6
 # With --fast: about a minute instead of four.
-_FAST_SET = {"num_train_ids": 24, "num_test_ids": 12, "images_per_id": 16}
+_FAST_SET: dict[str, Any] = {"num_train_ids": 24, "num_test_ids": 12, "images_per_id": 16}
 _FAST_RUN = [
     "Global.image_root=./dataset/synthetic_fast",
     "Global.output_dir=./output/ISE_synthetic_fast",

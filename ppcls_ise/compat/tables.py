@@ -45,7 +45,7 @@ def names(kind: str) -> list[str]:
     return dir(load(_TABLES[kind]))
 
 
-def put(kind: str, classes: Mapping[str, type]) -> None:
+def put(kind: str, classes: Mapping[str, Callable[..., Any]]) -> None:
     """Put classes where PaddleClas looks up names of ``kind``; see `lookup`.
 
     Raises:
@@ -60,14 +60,14 @@ def put(kind: str, classes: Mapping[str, type]) -> None:
         setattr(module, name, cls)
 
 
-def _taken(kind: str, name: str, place: str, cls: type) -> ConfigError:
+def _taken(kind: str, name: str, place: str, cls: Callable[..., Any]) -> ConfigError:
     return ConfigError(
         f"PaddleClas has a {kind} {name} itself ({place}), and {cls.__module__} registers another "
         "one: give yours another name"
     )
 
 
-def open_gear_list(gears: Mapping[str, type]) -> None:
+def open_gear_list(gears: Mapping[str, Callable[..., Any]]) -> None:
     """Let the necks and heads of ``gears``, which may grow later, be built.
 
     ``ppcls.arch.gears.build_gear`` accepts the names of a local list only, in 2.4.2 and develop.

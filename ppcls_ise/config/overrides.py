@@ -74,8 +74,8 @@ def get_config(
     try:
         check_config(config, mode=mode)
     except ConfigError as error:
-        for place, option in changed.items():
-            if place in str(error):
+        for changed_place, option in changed.items():
+            if changed_place in str(error):
                 raise ConfigError(
                     f"{error}. This is -o {option}: the file writes both values once, so that "
                     "an override acts on both"
@@ -183,7 +183,7 @@ def _place(keys: list[str]) -> Place:
 
 
 def _has(config: Config, place: Place) -> bool:
-    node = config
+    node: Any = config
     for key in place:
         if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
             node = node[int(key)]

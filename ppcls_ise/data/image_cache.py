@@ -148,8 +148,8 @@ class ImageCache:
 
 def can_cache(op: dict[str, Any]) -> bool:
     """Whether an entry of ``transform_ops`` is a resize to one size."""
-    options = op.get("ResizeImage")
-    return bool(options and options.get("size")) and not options.get("resize_short")
+    options = op.get("ResizeImage") or {}
+    return bool(options.get("size")) and not options.get("resize_short")
 
 
 def _key(path: str) -> _Key | None:

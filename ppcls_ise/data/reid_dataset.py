@@ -77,7 +77,7 @@ class ReIDDataset(paddle.io.Dataset):
         self.images = [record.path for record in records]
         self.pids = _column([record.pid for record in records])
         self.camids = _column([record.camid for record in records])
-        self._pseudo_labels = np.full(len(self.images), -1, dtype=np.int64)
+        self._pseudo_labels: np.ndarray = np.full(len(self.images), -1, dtype=np.int64)
         self._stamps = FileStamps(self.images)
         self.log_summary()
         self._set_transforms(transform_ops)
@@ -204,7 +204,7 @@ class ReIDDataset(paddle.io.Dataset):
 
     def _set_transforms(self, transform_ops: list[dict[str, Any]] | None) -> None:
         self._transform_ops = transform_ops
-        self._ops: Sequence = compat.build_transforms(transform_ops) if transform_ops else ()
+        self._ops: Sequence[Any] = compat.build_transforms(transform_ops) if transform_ops else []
         self._cache: ImageCache | None = None
         if self._cache_folder and transform_ops and can_cache(transform_ops[0]):
             resize = transform_ops[0]["ResizeImage"]

@@ -132,7 +132,7 @@ class Extractor:
             DataError: a feature is not finite, or an array is no image.
         """
         given = [images] if isinstance(images, str | PathLike | np.ndarray) else list(images)
-        features = np.zeros((len(given), self.dimension), np.float32)
+        features: np.ndarray = np.zeros((len(given), self.dimension), np.float32)
         kept: list[int] = []
         errors: list[ImageReadError] = []
         batch: list[np.ndarray] = []

@@ -52,6 +52,8 @@ class UnsupervisedEngine(Engine):
         mode: ``"train"``, ``"eval"`` or ``"export"``.
     """
 
+    train_epoch_func: Any  # PaddleClas's, until `_prepare_training` puts ours in its place
+
     def __init__(self, config: Config, mode: str = "train") -> None:
         _prepare(config, mode)
         options = config["Global"]
@@ -324,7 +326,8 @@ def _require_stopped(backbone: nn.Layer, arch: Any) -> None:
 
 
 def _memory_heads() -> list[str]:
-    return [name for name, cls in components("head").items() if issubclass(cls, MemoryHead)]
+    heads = components("head").items()
+    return [name for name, cls in heads if isinstance(cls, type) and issubclass(cls, MemoryHead)]
 
 
 def _make_static(model: nn.Layer) -> None:

@@ -32,7 +32,8 @@ def write_arrays(path: str | Path, facts: Mapping[str, Any], arrays: dict[str, n
     text = np.frombuffer(json.dumps(facts).encode("ascii"), np.uint8)
     with replacing(path) as scratch, scratch.open("w+b") as file:
         file.write(bytes(_HEAD))
-        np.savez(file, **{_FACTS: text}, **arrays)
+        # numpy's types take ** for its option allow_pickle
+        np.savez(file, **{_FACTS: text}, **arrays)  # type: ignore[arg-type]
         digest = _digest(file)
         file.seek(0)
         file.write(_MAGIC + digest + b"\n")

@@ -184,6 +184,6 @@ def _fill(array: np.ndarray, state: Any) -> np.ndarray:
         raise RefusedPickle(
             f"an array announces {math.prod(shape):.3g} elements, but has {len(data)} bytes"
         )
-    state: Any = (1, shape, element.dtype, bool(is_fortran), data)
-    array.__setstate__(state)
+    content: Any = (1, shape, element.dtype, bool(is_fortran), data)
+    array.__setstate__(content)
     return array

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes differ where their papers or data differ, and nowhere else; the tables are the files'."""
 
+import functools
 import itertools
 import re
 import shlex
@@ -103,6 +104,7 @@ def flat(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
         yield ".".join(place), value
 
 
+@functools.cache
 def settings(name: str) -> dict[str, Any]:
     return dict(flat(yaml.safe_load(PATHS[name].read_text(encoding="utf-8"))))
 
@@ -161,7 +163,7 @@ def test_every_intended_difference_is_one():
 )
 def test_the_comparison_finds(name, key, value):
     read = {each: settings(each) for each in TRAINING}
-    read[name][key] = value
+    read[name] = read[name] | {key: value}
     assert any(
         key in unintended(name, other, read[name], read[other])
         for other in TRAINING

@@ -21,7 +21,12 @@ EQUATIONS = {
 PACKAGE = REPOSITORY / "ppcls_ise"
 CITATION = re.compile(rf"\b({'|'.join(EQUATIONS)})\s+\((\d+)\)")
 DEFINITION = re.compile(r"^\| \((\d+)\) \|", flags=re.MULTILINE)
-PLACEHOLDERS = ("tools/COMMAND.py", "tools/x.py")
+PLACEHOLDERS = (
+    "configs/MyMethod_market.yaml",
+    "ppcls_ise/heads/my_head.py",
+    "tools/COMMAND.py",
+    "tools/x.py",
+)
 FOLDERS = ("ppcls_ise/", "tests/", "configs/", "tools/", "docs/", "benchmarks/", "test_tipc/")
 
 

@@ -17,7 +17,9 @@ def registered():
 
 def changed(path, value, *, source=SYNTHETIC):
     """The config with one value changed in one place, as an editor of the file could."""
-    config = yaml.safe_load(yaml.dump(yaml.safe_load(source.read_text()), Dumper=_Apart))
+    config = yaml.safe_load(
+        yaml.dump(yaml.safe_load(source.read_text()), Dumper=_Apart, sort_keys=False)
+    )
     *parents, last = path.split(".")
     node = config
     for key in parents:

@@ -30,12 +30,11 @@ def run(*command: object, cwd: Path) -> str:
         [str(part) for part in command],
         cwd=cwd,
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         timeout=600,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -61,7 +60,7 @@ def environment(tmp_path_factory) -> Path:
     python = root / "venv" / "bin" / "python"
     run(*PIP, "--python", python, "install", *OFFLINE, wheel, cwd=root)
     # What the project depends on comes from the environment of the tests, after its own packages.
-    (site,) = (root / "venv").glob("lib*/python*/site-packages")
+    (site,) = (root / "venv").glob("lib/python*/site-packages")
     inherited = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     lines = [f"import site; site.addsitedir({path!r})\n" for path in sorted(inherited)]
     (site / "zz-inherited.pth").write_text("".join(lines))
