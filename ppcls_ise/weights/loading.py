@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and applying weight files: nothing executed, nothing skipped silently."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ _CONVERT = "Convert it with ppcls-ise convert."
 _ZIP_START = b"PK\x03\x04"
 _TORCH_LEGACY_START = 0x1950A86A20F9469CFC6C
 _SHOWN = 5
-_ADDRESSES = ("https://", "http://")
+_ADDRESS = "https://"
 
 
 def weight_path(name: str, *, key: str = "Global.pretrained_model") -> Path:
@@ -41,8 +42,10 @@ def weight_path(name: str, *, key: str = "Global.pretrained_model") -> Path:
     Raises:
         WeightsError: there is no such file, or the download failed; names ``key``.
     """
-    if name.startswith(_ADDRESSES):
-        return downloaded_file(name, folder=cache_folder(), check=read_state, key=key)
+    if name.startswith(_ADDRESS):
+        # A folder for each address: many files are called the same.
+        folder = cache_folder() / hashlib.sha256(name.encode()).hexdigest()[:16]
+        return downloaded_file(name, folder=folder, check=read_state, key=key)
     for path in (Path(name), Path(name + _SUFFIX)):
         if path.is_file():
             return path
@@ -50,7 +53,7 @@ def weight_path(name: str, *, key: str = "Global.pretrained_model") -> Path:
         return released_file(name, check=check_rec_model_file)
     raise WeightsError(
         f"there is no weight file {shown(name)} (nor {shown(name)}{_SUFFIX}). Give its path with "
-        f"or without {_SUFFIX} in {key}, its address, or the name of released weights "
+        f"or without {_SUFFIX} in {key}, its https address, or the name of released weights "
         f"({', '.join(RELEASED)})."
     )
 
