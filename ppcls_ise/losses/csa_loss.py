@@ -5,6 +5,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.utils.components import register
 
 
@@ -47,7 +48,7 @@ class AggregationLoss(nn.Layer):
     def __init__(self, temperature: float = 0.05) -> None:
         super().__init__()
         if not temperature > 0.0:
-            raise ValueError(
+            raise ConfigError(
                 f"temperature has to be positive, got {temperature} "
                 "(Loss.Train.AggregationLoss.temperature)"
             )
