@@ -8,6 +8,7 @@ import paddle
 from paddle import nn
 
 from ppcls_ise.distributed.collectives import gather_labels, gather_rows
+from ppcls_ise.layers.precision import float32
 from ppcls_ise.layers.rows import unit_rows
 from ppcls_ise.memory.cluster_memory import ClusterMemory
 
@@ -71,8 +72,8 @@ class MemoryHead(nn.Layer):
             and memory are the same as in one process.
         """
         # Cosines over a temperature of 0.05 need float32, also under automatic mixed precision.
-        with paddle.amp.auto_cast(enable=False):
-            unit = unit_rows(features.astype("float32"))
+        with float32() as full:
+            unit = unit_rows(full(features))
             if not self.training:
                 return unit
             if label is None:

@@ -5,9 +5,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ppcls_ise.layers.precision import in_float32
 from ppcls_ise.utils.components import register
 
 
+@in_float32
 def aggregation_loss(
     first: paddle.Tensor, second: paddle.Tensor, temperature: float = 0.05
 ) -> paddle.Tensor:

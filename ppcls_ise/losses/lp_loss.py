@@ -6,10 +6,12 @@ import paddle
 from paddle import nn
 
 from ppcls_ise.errors import ConfigError
+from ppcls_ise.layers.precision import in_float32
 from ppcls_ise.layers.rows import as_rows, host_labels, members_by_label
 from ppcls_ise.utils.components import register
 
 
+@in_float32
 def label_preserving_loss(
     features: paddle.Tensor,
     supports: paddle.Tensor,
