@@ -62,15 +62,7 @@ setup(
         "gpu": ["paddlepaddle-gpu==2.6.2", "numpy<2", "opencv-python-headless<4.11"],
         "torch": ["torch>=2.6"],  # tools/convert_weights.py
         "onnx": ["onnxruntime", "paddle2onnx>=1.2"],  # tools/export_model.py --onnx
-        "dev": [
-            "hypothesis",
-            "import-linter",
-            "mypy",
-            "pytest>=7",
-            "pytest-timeout",
-            "ruff",
-            "types-PyYAML",
-        ],
+        "dev": ["hypothesis", "import-linter", "mypy", "pytest>=7", "pytest-timeout", "ruff", "types-PyYAML"],
     },
     classifiers=[
         "Intended Audience :: Science/Research",

@@ -18,7 +18,7 @@ from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed.collectives import broadcast_array
 from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.feature_extraction import Features, loader_of
-from ppcls_ise.engine.gpu_search import backend_of
+from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.metrics import cluster_quality
@@ -116,14 +116,18 @@ class ClusteringCallback(Callback):
         options = self.graph_options(camids, rows)
         labels, recall = np.full(len(features.values), -1, np.int64), None
         if dist.get_rank() == 0:
-            options.update(backend=backend, approximate=self.options.approximate)
+            options["approximate"] = self.options.approximate
             with progress_bar("pseudo-labels", "block") as bar:
-                part = generate_pseudo_labels(
-                    features.values[rows],
-                    self.options.eps,
-                    self.options.min_samples,
-                    progress=lambda stage, done, total: bar(done, total),
-                    **options,
+                part = or_blocked(
+                    lambda backend: generate_pseudo_labels(
+                        features.values[rows],
+                        self.options.eps,
+                        self.options.min_samples,
+                        backend=backend,
+                        progress=lambda stage, done, total: bar(done, total),
+                        **options,
+                    ),
+                    backend,
                 )
             labels[rows] = part.labels
             seconds, recall = {**seconds, **part.seconds}, part.recall
