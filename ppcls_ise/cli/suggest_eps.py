@@ -19,7 +19,9 @@ import numpy as np
 from ppcls_ise.clustering import jaccard_graph
 from ppcls_ise.clustering.eps_range import EpsRange, eps_range
 from ppcls_ise.config import get_config
+from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.engine import ClusteringCallback, UnsupervisedEngine
+from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.registry import register
 from ppcls_ise.utils.files import replacing
@@ -100,19 +102,23 @@ def suggest_eps(
         WeightsError: the configuration names no weights.
     """
     if features_file is not None:
-        features, min_samples, options = _from_file(features_file, config)
+        features, clustering, options = _from_file(features_file, config)
     elif config is not None:
-        features, min_samples, options = _from_config(config)
+        features, clustering, options = _from_config(config)
     else:
         raise ConfigError("name a configuration (-c) or a file of features (--features)")
     with progress_bar("distances", "block") as progress:
-        graph = jaccard_graph(
-            features,
-            max_distance=float(np.nextafter(np.float32(max(eps_values)), np.float32(1))),
-            progress=lambda stage, done, total: progress(done, total),
-            **options,
+        graph = or_blocked(
+            lambda backend: jaccard_graph(
+                features,
+                backend=backend,
+                max_distance=float(np.nextafter(np.float32(max(eps_values)), np.float32(1))),
+                progress=lambda stage, done, total: progress(done, total),
+                **options,
+            ),
+            backend_of(clustering.backend),
         )
-    result = eps_range(graph, eps_values, min_samples)
+    result = eps_range(graph, eps_values, clustering.min_samples)
     if plot is not None:
         eps_curves(plot, result)
     if json_file is not None:
@@ -120,15 +126,15 @@ def suggest_eps(
     return _report(result, len(features))
 
 
-def _from_config(config: Any) -> tuple[np.ndarray, int, dict[str, Any]]:
+def _from_config(config: Any) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
     config["Global"]["eval_during_train"] = False
     engine = UnsupervisedEngine(config, mode="train")
     engine.require_weights()
     features, options = engine.clustering.graph_inputs(engine)
-    return features, engine.clustering.min_samples, options
+    return features, engine.clustering.options, options
 
 
-def _from_file(path: str, config: Any) -> tuple[np.ndarray, int, dict[str, Any]]:
+def _from_file(path: str, config: Any) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
     features, camids = _read(path)
     section = {"eps": 0.5, "transform_ops": []} | (config["Clustering"] if config else {})
     callback = ClusteringCallback(**section)
@@ -137,7 +143,8 @@ def _from_file(path: str, config: Any) -> tuple[np.ndarray, int, dict[str, Any]]
             f"Clustering.camera_aware needs camera numbers, and {path} has no array camids [N]: "
             "add it, or set Clustering.camera_aware=False"
         )
-    return features, callback.options.min_samples, callback.graph_options(camids, np.arange(len(features)))
+    options = callback.graph_options(camids, np.arange(len(features)))
+    return features, callback.options, options
 
 
 def _read(path: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -195,7 +195,7 @@ class ReIDDataset(paddle.io.Dataset):
             if draw is not None:
                 raise
             readable = 0
-            image = self._blank()
+            image = self.blank()
         camera = np.int64(-1 if self.camids is None else self.camids[index])
         return image, np.array([self._label(index), index, readable], dtype=np.int64), camera
 
@@ -228,7 +228,8 @@ class ReIDDataset(paddle.io.Dataset):
             )
         return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
 
-    def _blank(self) -> np.ndarray:
+    def blank(self) -> np.ndarray:
+        """Zeros of the shape and type of an image of this data set; opens no file."""
         # The shape that the transforms give is that of a transformed black image.
         with seeded_generators(0):
             return np.zeros_like(

@@ -99,6 +99,7 @@ class ClusteringCallback(Callback):
             dataset.view(self.options.transform_ops),
             batch_size=self.options.batch_size,
             num_workers=engine.num_workers,
+            use_shared_memory=engine.use_shared_memory,
             device=engine.device,
         )
         return engine.extract(loader, title="clustering features")

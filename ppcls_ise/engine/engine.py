@@ -15,10 +15,12 @@ from paddle.utils import unique_name
 from ppcls_ise import compat
 from ppcls_ise.compat.training_loop import watched_batches
 from ppcls_ise.data import IdentitySampler, ReIDDataset
+from ppcls_ise.engine import tf32
 from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
+from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import ConfigError, WeightsError
@@ -74,6 +76,7 @@ class UnsupervisedEngine(Engine):
                     loader.dataset.cache_images(folder)
         self._static_features: StaticFeatures | None = None
         precision = options.get("feature_precision", "fp32")
+        compat.logger().info(f"{options['device']} computes in {tf32.state(options['device'])}")
         if options["device"] == "cpu":
             compat.logger().info(describe_threads())
             set_process_threads(eager_threads())  # whatever was set before in this process
@@ -129,6 +132,10 @@ class UnsupervisedEngine(Engine):
         return self.train_dataloader.num_workers
 
     @property
+    def use_shared_memory(self) -> bool:
+        return self.train_dataloader.use_shared_memory
+
+    @property
     def run_folder(self) -> Path:
         """Where checkpoints and lists of this run go: ``output_dir/RecModel``."""
         folder = Path(self.output_dir)  # `_prepare` completed it where PaddleClas does not
@@ -179,6 +186,10 @@ class UnsupervisedEngine(Engine):
         self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
         self.checkpoints = Checkpoints(self)
         self._check_evaluation_images()
+        self.plain_model.register_forward_pre_hook(_read_labels)
+        require_shared_memory(self.train_dataloader, "DataLoader.Train")
+        if remark := card_memory_remark(self):
+            compat.logger().warning(remark)
         self._train_steps = self.train_epoch_func
         self.train_epoch_func = UnsupervisedEngine._train_one_epoch
 
@@ -186,8 +197,12 @@ class UnsupervisedEngine(Engine):
         """Find query and gallery images that cannot be opened before an epoch is spent."""
         if not self.config["Global"]["eval_during_train"]:
             return
-        for loader in (self.query_dataloader, self.gallery_dataloader):
+        for name, loader in (
+            ("Query", self.query_dataloader),
+            ("Gallery", self.gallery_dataloader),
+        ):
             loader.dataset.require_openable()
+            require_shared_memory(loader, f"DataLoader.Eval.{name}")
 
     def train(self) -> None:
         """Train to the last epoch, from where ``Global.checkpoints`` left off; see
@@ -288,6 +303,12 @@ class UnsupervisedEngine(Engine):
             path = weight_path(weights)
             report = load_into(self.plain_model, read_state(path), source=str(path))
             compat.logger().info(f"weights {path}: {report}")
+
+
+def _read_labels(model: nn.Layer, inputs: tuple[Any, ...]) -> None:
+    """Before the network is computed, the labels are there to be read; see `MemoryHead.expect`."""
+    if model.training and len(inputs) > 1:
+        model.head.expect(inputs[1])
 
 
 def _make_static(model: nn.Layer) -> None:

@@ -35,12 +35,22 @@ class Features:
 
 
 def loader_of(
-    dataset: ReIDDataset, *, batch_size: int, num_workers: int, device: Any
+    dataset: ReIDDataset,
+    *,
+    batch_size: int,
+    num_workers: int,
+    use_shared_memory: bool = True,
+    device: Any,
 ) -> DataLoader:
     """A loader that walks through ``dataset`` once, in order, sharded over the processes."""
     sampler = DistributedBatchSampler(dataset, batch_size, shuffle=False, drop_last=False)
     return DataLoader(
-        dataset, batch_sampler=sampler, num_workers=num_workers, places=device, return_list=True
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        use_shared_memory=use_shared_memory,
+        places=device,
+        return_list=True,
     )
 
 

@@ -29,10 +29,10 @@ def allowed() -> dict[str, bool]:
     return found
 
 
-def state() -> str:
-    """How features are computed on the current device, for logs and files: ``float32`` (a CPU, or
-    TF32 off), or ``tf32 for convolutions and products``."""
-    if paddle.device.get_device() == "cpu" or os.environ.get(_OVERRIDE) == "0":
+def state(device: str) -> str:
+    """How ``device`` (as in ``Global.device``) computes on float32 values, for logs and files:
+    ``float32`` (a CPU, an older card, or TF32 off), or ``tf32 for convolutions and products``."""
+    if device != "gpu" or os.environ.get(_OVERRIDE) == "0":
         return "float32"
     if paddle.device.cuda.get_device_capability()[0] < _AMPERE:
         return "float32"
