@@ -24,7 +24,8 @@ from ppcls_ise.utils.components import components
 # What the plugin adds to PaddleClas's keys.
 _GLOBAL = [
     *keys.GLOBAL,
-    *"imports image_root image_cache feature_precision save_step_interval keep_checkpoints".split(),
+    *"imports image_root image_cache feature_precision normalize_on_device".split(),
+    *"save_step_interval keep_checkpoints".split(),
 ]
 _ARCH = [*keys.ARCH, "bn_group_size"]
 _KINDS = {
@@ -51,7 +52,7 @@ def check_config(config: Any) -> None:
         if not isinstance(config.get(section), dict):
             raise ConfigError(f"the config has no section {section}")
     _known(config["Global"], _GLOBAL, "Global")
-    _known(config.get("AMP") or {}, keys.AMP, "AMP")
+    _check_amp(config.get("AMP") or {})
     _check_global(config["Global"])
     _check_arch(config["Arch"])
     _check_loaders(config.get("DataLoader") or {})
@@ -92,7 +93,8 @@ def _check_global(options: Any) -> None:
     seed = options.get("seed")
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise ConfigError(f"Global.seed has to be a whole number >= 0, got {seed!r}")
-    for key in ("eval_during_train", "use_visualdl"):
+    options.setdefault("normalize_on_device", False)
+    for key in ("eval_during_train", "use_visualdl", "normalize_on_device"):
         if not isinstance(options[key], bool):
             raise ConfigError(f"Global.{key} has to be True or False, got {options[key]!r}")
     shape = options.get("image_shape", [3, 1, 1])
@@ -125,6 +127,18 @@ def _check_precision(options: Any) -> None:
         )
     if device == "cpu" and (problem := cpu_problem(precision)):
         raise ConfigError(f"Global.feature_precision: {problem}")
+
+
+def _check_amp(options: Any) -> None:
+    _known(options, [*keys.AMP, "dtype"], "AMP")
+    dtype, level = options.get("dtype", "float16"), str(options.get("level", "O1")).upper()
+    if dtype not in ("float16", "bfloat16") or level not in ("O1", "O2"):
+        raise ConfigError(
+            "AMP.dtype has to be float16 or bfloat16 and AMP.level O1 or O2, got "
+            f"{dtype!r} and {level!r}"
+        )
+    if dtype == "bfloat16" and level == "O2":
+        raise ConfigError("AMP.dtype=bfloat16 needs AMP.level=O1: PaddleClas's O2 is float16")
 
 
 def _check_arch(arch: Any) -> None:

@@ -171,8 +171,11 @@ class ClusteringCallback(Callback):
             items = [view[int(i)] for i in chosen]
             images = [image for image, label, _ in items if label[2]]  # the readable ones
             if images:
+                batch = paddle.to_tensor(np.stack(images))
+                if view.on_device is not None:
+                    batch = view.on_device(batch)
                 with compat.precision(engine, is_eval=False), _dynamic_graph():
-                    model(paddle.to_tensor(np.stack(images)))
+                    model(batch)
         model.head.train()
         compat.logger().info(
             "[Cluster] no pretrained weights: warmed the batch-norm statistics with "

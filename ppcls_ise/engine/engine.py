@@ -13,7 +13,7 @@ from paddle.io import DataLoader
 from paddle.utils import unique_name
 
 from ppcls_ise import compat
-from ppcls_ise.compat.training_loop import watched_batches
+from ppcls_ise.compat.training_loop import mixed_precision_in, watched_batches
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.engine import tf32
 from ppcls_ise.engine.callback import Callback
@@ -74,6 +74,10 @@ class UnsupervisedEngine(Engine):
             for name in ("train", "query", "gallery"):
                 if loader := getattr(self, f"{name}_dataloader", None):
                     loader.dataset.cache_images(folder)
+        if options.get("normalize_on_device"):
+            for name in ("train", "query", "gallery"):
+                if loader := getattr(self, f"{name}_dataloader", None):
+                    loader.dataset.normalize_on_device()
         self._static_features: StaticFeatures | None = None
         precision = options.get("feature_precision", "fp32")
         compat.logger().info(f"{options['device']} computes in {tf32.state(options['device'])}")
@@ -186,12 +190,23 @@ class UnsupervisedEngine(Engine):
         self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
         self.checkpoints = Checkpoints(self)
         self._check_evaluation_images()
-        self.plain_model.register_forward_pre_hook(_read_labels)
+        self.plain_model.register_forward_pre_hook(self._before_network)
         require_shared_memory(self.train_dataloader, "DataLoader.Train")
         if remark := card_memory_remark(self):
             compat.logger().warning(remark)
         self._train_steps = self.train_epoch_func
         self.train_epoch_func = UnsupervisedEngine._train_one_epoch
+
+    def _before_network(self, model: nn.Layer, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """In a training step, before the network is computed: labels are read while the device has
+        nothing to do (`MemoryHead.expect`), and uint8 images become what the network takes."""
+        if not model.training or len(inputs) < 2:
+            return None
+        images, labels, *rest = inputs
+        model.head.expect(labels)
+        if (on_device := self.train_dataset.on_device) is not None:
+            images = on_device(images, labels)
+        return (images, labels, *rest)
 
     def _check_evaluation_images(self) -> None:
         """Find query and gallery images that cannot be opened before an epoch is spent."""
@@ -224,7 +239,11 @@ class UnsupervisedEngine(Engine):
             ready = all([c.on_epoch_resume(self, epoch, step) for c in self.callbacks])
         if (step or 0) < len(self.train_sampler):
             if ready:
-                with watched_batches(self, step or 0, self.checkpoints.before_step):
+                dtype = (self.config.get("AMP") or {}).get("dtype")
+                with (
+                    watched_batches(self, step or 0, self.checkpoints.before_step),
+                    mixed_precision_in(dtype),
+                ):
                     self._train_steps(self, epoch, print_batch_step)
             else:
                 self._skip_steps()
@@ -303,12 +322,6 @@ class UnsupervisedEngine(Engine):
             path = weight_path(weights)
             report = load_into(self.plain_model, read_state(path), source=str(path))
             compat.logger().info(f"weights {path}: {report}")
-
-
-def _read_labels(model: nn.Layer, inputs: tuple[Any, ...]) -> None:
-    """Before the network is computed, the labels are there to be read; see `MemoryHead.expect`."""
-    if model.training and len(inputs) > 1:
-        model.head.expect(inputs[1])
 
 
 def _make_static(model: nn.Layer) -> None:

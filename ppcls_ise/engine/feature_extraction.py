@@ -86,6 +86,8 @@ def extract(
     marks: list[np.ndarray] = []
     network = None
     for images, labels, *_ in tqdm(loader, desc=title, unit="batch", leave=False, disable=None):
+        if dataset.on_device is not None:
+            images = dataset.on_device(images)
         if static is not None and not parts:
             network = static.network(images.numpy())
         if network is not None:
@@ -94,7 +96,7 @@ def extract(
             with precision():
                 output = model(images, labels)["features"]
             parts.append(output.astype("float32").numpy())
-        marks.append(labels.numpy()[:, 1:])
+        marks.append(labels.numpy()[:, 1:3])
     if was_training:
         model.train()
     if not parts:
