@@ -15,7 +15,7 @@ from ppcls_ise.utils.threads import core_count
 # Of the machine code in PyPI's last CUDA build, without PTX for what came later (docs/en/gpu.md).
 _LAST_OF_2_6 = (8, 9)
 _RECIPE_BYTES = 256 * 3 * 256 * 128 * 4 * 4 * 2  # 4 workers with 2 batches of 256 images each
-_RECIPE_CARD = 21e9
+_RECIPE_CARD = 18.4e9
 
 
 def installation(machine: Machine) -> str:

@@ -58,17 +58,18 @@ def require_shared_memory(
 
 @paddle.no_grad()
 def saved_bytes(model: nn.Layer, image_shape: list[int]) -> int:
-    """Bytes of activations that one image leaves for the backward pass, in float32, by count.
+    """Bytes of activations that one image holds at the start of the backward pass, in float32, by
+    count.
 
     What convolutions, activations and poolings put out; a batch norm saves its input, which is
-    counted already, and a sum saves nothing. One forward pass of one image.
+    counted already, and a sum saves nothing. On top come two gradients of the largest output. One
+    forward pass of one image.
     """
-    total = 0
+    sizes = [0]
 
     def count(layer: nn.Layer, inputs: Any, output: Any) -> None:
-        nonlocal total
         if isinstance(output, paddle.Tensor):
-            total += 4 * int(np.prod(output.shape))
+            sizes.append(4 * int(np.prod(output.shape)))
 
     parts = [part for part in model.sublayers() if not part.sublayers()]
     hooks = [
@@ -85,7 +86,7 @@ def saved_bytes(model: nn.Layer, image_shape: list[int]) -> int:
             hook.remove()
         for part, training in before:
             part.training = training
-    return total
+    return sum(sizes) + 2 * max(sizes)
 
 
 def card_bytes(

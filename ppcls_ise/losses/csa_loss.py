@@ -2,10 +2,10 @@
 """Loss that trains the cluster aggregation of CSA."""
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from ppcls_ise.layers.precision import in_float32
+from ppcls_ise.losses.cross_entropy import cross_entropy
 from ppcls_ise.utils.components import register
 
 
@@ -32,7 +32,7 @@ def aggregation_loss(
     """
     logits = paddle.matmul(first, second, transpose_y=True) / temperature
     labels = paddle.arange(first.shape[0])
-    return 0.5 * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels))
+    return 0.5 * (cross_entropy(logits, labels) + cross_entropy(logits.t(), labels))
 
 
 @register("loss")

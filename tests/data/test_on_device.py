@@ -38,7 +38,9 @@ def test_images_are_those_of_the_host_byte_for_byte(lite_set, ops, transfers):
     here.normalize_on_device()
     items = [here[i % 10, i] for i in range(40)]
     assert {image.dtype for image, *_ in items} == {np.dtype(np.uint8)}
-    images, labels = (paddle.to_tensor(np.stack(part)) for part in list(zip(*items))[:2])
+    images, labels = (
+        paddle.to_tensor(np.stack(part)) for part in list(zip(*items, strict=True))[:2]
+    )
     with transfers() as found:
         ours = here.on_device(images, labels)
     assert not found
