@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole runs on a small generated data set: repeating, resuming, exporting, loading, speed."""
 
+import gc
 import math
 import multiprocessing
 import os
@@ -330,6 +331,10 @@ def _step_cost(machine: Machine, batch_size: int, *, amp: bool) -> tuple[float, 
 
 def _measure(step: Callable[[], None], machine: Machine) -> tuple[float, int, int]:
     cuda = paddle.device.cuda
+    if machine.device == "gpu" and hasattr(cuda, "reset_max_memory_allocated"):
+        gc.collect()  # the network of the measurement before
+        cuda.empty_cache()
+        cuda.reset_max_memory_allocated()
     step()
     with transfers() as moved:
         step()

@@ -20,6 +20,7 @@ from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.feature_extraction import Features, loader_of
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
+from ppcls_ise.engine.memory_needs import require_shared_memory
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.metrics import cluster_quality
 from ppcls_ise.utils.progress import progress_bar
@@ -102,6 +103,7 @@ class ClusteringCallback(Callback):
             use_shared_memory=engine.use_shared_memory,
             device=engine.device,
         )
+        require_shared_memory(loader, "DataLoader.Train")
         return engine.extract(loader, title="clustering features")
 
     def _label(

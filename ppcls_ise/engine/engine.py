@@ -34,6 +34,11 @@ from ppcls_ise.utils.threads import describe_threads, eager_threads
 from ppcls_ise.weights.loading import load_into, read_state, weight_path
 
 Engine: Any = compat.engine_class()
+_LOADERS = {
+    "train": "DataLoader.Train",
+    "query": "DataLoader.Eval.Query",
+    "gallery": "DataLoader.Eval.Gallery",
+}
 
 
 class UnsupervisedEngine(Engine):
@@ -74,10 +79,11 @@ class UnsupervisedEngine(Engine):
             for name in ("train", "query", "gallery"):
                 if loader := getattr(self, f"{name}_dataloader", None):
                     loader.dataset.cache_images(folder)
-        if options.get("normalize_on_device"):
-            for name in ("train", "query", "gallery"):
-                if loader := getattr(self, f"{name}_dataloader", None):
+        for name, section in _LOADERS.items():
+            if loader := getattr(self, f"{name}_dataloader", None):
+                if options.get("normalize_on_device"):
                     loader.dataset.normalize_on_device()
+                require_shared_memory(loader, section)
         self._static_features: StaticFeatures | None = None
         precision = options.get("feature_precision", "fp32")
         compat.logger().info(f"{options['device']} computes in {tf32.state(options['device'])}")
@@ -191,7 +197,6 @@ class UnsupervisedEngine(Engine):
         self.checkpoints = Checkpoints(self)
         self._check_evaluation_images()
         self.plain_model.register_forward_pre_hook(self._before_network)
-        require_shared_memory(self.train_dataloader, "DataLoader.Train")
         if remark := card_memory_remark(self):
             compat.logger().warning(remark)
         self._train_steps = self.train_epoch_func
@@ -212,12 +217,8 @@ class UnsupervisedEngine(Engine):
         """Find query and gallery images that cannot be opened before an epoch is spent."""
         if not self.config["Global"]["eval_during_train"]:
             return
-        for name, loader in (
-            ("Query", self.query_dataloader),
-            ("Gallery", self.gallery_dataloader),
-        ):
+        for loader in (self.query_dataloader, self.gallery_dataloader):
             loader.dataset.require_openable()
-            require_shared_memory(loader, f"DataLoader.Eval.{name}")
 
     def train(self) -> None:
         """Train to the last epoch, from where ``Global.checkpoints`` left off; see

@@ -12,11 +12,12 @@ from paddle import nn
 from paddle.io import DataLoader
 
 from ppcls_ise.errors import ConfigError
+from ppcls_ise.layers import GroupedBatchNorm
 
 SHARED_MEMORY = Path("/dev/shm")
 _BATCHES_PER_WORKER = 2  # that Paddle's loader has on the way
 _STATES = {"Adam": 4, "AdamW": 4, "Momentum": 3}  # weight, gradient, moments
-_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D)
+_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, GroupedBatchNorm)
 _WORKSPACE = 1 << 30  # of cuDNN and cuBLAS, and the CUDA context
 
 
@@ -73,9 +74,7 @@ def saved_bytes(model: nn.Layer, image_shape: list[int]) -> int:
 
     parts = [part for part in model.sublayers() if not part.sublayers()]
     hooks = [
-        part.register_forward_post_hook(count)
-        for part in parts
-        if not isinstance(part, _NORMS) and type(part).__name__ != "GroupedBatchNorm"
+        part.register_forward_post_hook(count) for part in parts if not isinstance(part, _NORMS)
     ]
     before = [(part, part.training) for part in model.sublayers(include_self=True)]
     model.eval()
