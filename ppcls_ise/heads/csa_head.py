@@ -12,10 +12,8 @@ from ppcls_ise.layers.cluster_aggregation import (
     ClusterAggregation,
     aggregate_clusters,
     gather_groups,
-    group_members,
-    pad_groups,
 )
-from ppcls_ise.layers.rows import unit_rows, upload
+from ppcls_ise.layers.rows import members_by_label, unit_rows, upload
 from ppcls_ise.utils.components import register
 
 _MEMORIES = ("hps", "hard", "mean")
@@ -37,6 +35,26 @@ def hardest_positives(
     """
     similarity = (samples * aggregated.unsqueeze(1)).sum(axis=2)
     return paddle.where(mask > 0, similarity, paddle.full_like(similarity, math.inf)).argmin(axis=1)
+
+
+def halves(members: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every second row of each label, and then the others, as groups.
+
+    A label with one row in the batch has it in both halves, and nothing to learn from it.
+
+    Args:
+        members: [P, M] int64, see `members_by_label`.
+        mask: [P, M] int64, 1 for a row of the label and 0 for filler.
+
+    Returns:
+        index and mask of 2 P groups, [2 P, (M + 1) // 2] int64: all first halves, all second ones.
+    """
+    missing = members.shape[1] % 2  # filler that makes both halves equally wide
+    members = np.concatenate([members, members[:, :missing]], axis=1)
+    mask = np.concatenate([mask, np.zeros_like(mask[:, :missing])], axis=1)
+    alone = mask.sum(axis=1) == 1
+    mask[alone, 1] = 1  # filler is the first row
+    return tuple(np.concatenate([part[:, 0::2], part[:, 1::2]]) for part in (members, mask))
 
 
 @register("head")
@@ -120,14 +138,13 @@ class CSAHead(MemoryHead):
         super().reset_memory(features, labels, centroids, seed_key)
 
     def compare(self, features: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        names, groups = group_members(self.host_labels)
-        # A label with one row in the batch has it in both halves, and nothing to learn from it.
-        halves = [group[0::2] for group in groups]
-        halves += [group[1::2] if len(group) > 1 else group for group in groups]
+        names, members, counts = members_by_label(self.host_labels)
         # With HPS one row per label moves the memory, in the order of the labels.
         plan = self.memory.plan(names if self.hard_positives_only else self.host_labels)
-        padded = [part.astype(np.int64) for part in (*pad_groups(halves), *pad_groups(groups))]
-        *arrays, index, mask, every, every_mask = upload(*plan.arrays, *padded)
+        own = (np.arange(members.shape[1]) < counts[:, None]).astype(np.int64)
+        *arrays, index, mask, every, every_mask = upload(
+            *plan.arrays, *halves(members, own), members, own
+        )
         first, second = self._aggregate(*gather_groups(features.detach(), index, mask)).chunk(2)
         rows = features.detach()
         if self.hard_positives_only:

@@ -4,7 +4,8 @@ import paddle
 import pytest
 
 from ppcls_ise.heads import ClusterContrastHead
-from ppcls_ise.heads.csa_head import CSAHead, hardest_positives
+from ppcls_ise.heads.csa_head import halves, hardest_positives
+from ppcls_ise.layers.rows import members_by_label
 from ppcls_ise.losses import cluster_contrast_loss
 from ppcls_ise.losses.csa_loss import AggregationLoss, aggregation_loss
 from tests.conftest import REPOSITORY, lite_overrides
@@ -262,3 +263,13 @@ def test_a_run_trains_the_attention_and_evaluates_without_it(lite_set, tmp_path)
         config = get_config(path, [*overrides, *filter(None, [head])])
         results.append(UnsupervisedEngine(config, mode="eval").eval())
     assert results[0] == results[1] > 0
+
+
+def test_halves_of_every_label():
+    labels = np.array([7, 3, 7, 3, 3, 9])
+    _, members, counts = members_by_label(labels)
+    mask = (np.arange(members.shape[1]) < counts[:, None]).astype(np.int64)
+    index, kept = halves(members, mask)
+    groups = [row[keep > 0].tolist() for row, keep in zip(index, kept, strict=True)]
+    assert groups == [[1, 4], [0], [5], [3], [2], [5]]
+    assert members.shape == mask.shape == (3, 3) and mask.sum() == 6
