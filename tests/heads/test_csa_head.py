@@ -4,7 +4,7 @@ import paddle
 import pytest
 
 from ppcls_ise.heads import ClusterContrastHead
-from ppcls_ise.heads.csa_head import halves, hardest_positives
+from ppcls_ise.heads.csa_head import CSAHead, halves, hardest_positives
 from ppcls_ise.layers.rows import members_by_label
 from ppcls_ise.losses import cluster_contrast_loss
 from ppcls_ise.losses.csa_loss import AggregationLoss, aggregation_loss
