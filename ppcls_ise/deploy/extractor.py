@@ -87,11 +87,6 @@ class Extractor:
         if threads is not None and (type(threads) is not int or threads < 1):
             raise ConfigError(f"threads have to be a whole number >= 1, got {threads!r}")
         self.batch_size = batch_size
-        self.arithmetic = (
-            tf32.state(device)
-            if options.get("precision", "fp32") == "fp32"
-            else (options["precision"])
-        )
         options["device"] = device
         if use_onnx and (config is not None or device != "cpu"):
             raise ConfigError(
@@ -107,6 +102,8 @@ class Extractor:
             )
         else:
             self._from_folder(Path(model), options, use_onnx)
+        precision = options.get("precision", "fp32")
+        self.arithmetic = tf32.state(device) if precision == "fp32" else precision
 
     def __call__(
         self, images: Image | Iterable[Image], *, progress: Callable[[int, int], None] | None = None
