@@ -28,15 +28,19 @@ venv: $(VENV)/.installed ## create .venv and install the lock
 
 .PHONY: demo
 demo: $(VENV)/.installed ## run the demonstration
-	@$(VENV)/bin/python tools/demo.py $(DEMO_ARGS)
+	@$(VENV)/bin/ppcls-ise demo $(DEMO_ARGS)
 
 .PHONY: test
-test: $(VENV)/.installed ## run all tests
-	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.installed ## run the tests
+	@$(VENV)/bin/python -m pytest -m "not long" $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: $(VENV)/.installed ## run the long repetitions: kills, fuzzing, whole chains
+	@$(VENV)/bin/python -m pytest -m long $(PYTEST_ARGS)
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed ## run the tests that take no training
-	@$(VENV)/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -m "not slow and not long" $(PYTEST_ARGS)
 
 .PHONY: test-paddle26
 test-paddle26: $(VENV26)/.installed ## run all tests on Paddle 2.6.2, in .venv-paddle26
@@ -108,6 +112,8 @@ touch "$$venv/.incomplete"
 echo "[$$venv] installing $^ (up to 400 MB from PyPI, a few minutes the first time)"
 "$$venv/bin/python" $(PIP_INSTALL) $(^:%=-r %) |
 	sed -u -nE '/\.metadata /d; s/^ *(Downloading [^ ]+\.whl.*)/  \1/p; s/^(Installing) collected packages.*/  \1/p'
+# The command ppcls-ise, of the files as they are here.
+"$$venv/bin/python" $(PIP_INSTALL) --quiet --no-index --no-build-isolation -e .
 # Paddle expects libgomp.so.1 from the system, and a bare system has none. scikit-learn brings one: link it next to
 # libdnnl.so.3, which looks there, and have every start of this environment load that library first.
 if ! "$$venv/bin/python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; then

@@ -35,7 +35,11 @@ setup(
     long_description=read_readme(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["ppcls_ise", "ppcls_ise.*"]),
+    packages=[*find_packages(include=["ppcls_ise", "ppcls_ise.*"]), "ppcls_ise.configs"],
+    # Beside the package here, inside of it where it is installed.
+    package_dir={"ppcls_ise.configs": "configs"},
+    package_data={"ppcls_ise.configs": ["*.yaml"]},
+    entry_points={"console_scripts": ["ppcls-ise = ppcls_ise.cli.main:main"]},
     python_requires=">=3.10",
     # What the plugin and the engines of PaddleClas (2.4.2 and develop) import, Paddle apart.
     install_requires=[
@@ -60,9 +64,16 @@ setup(
         # The newest on PyPI; its numpy and OpenCV must be of the numpy 1 age. For Paddle 3.x on a
         # GPU, install paddlepaddle-gpu from Paddle's own index and leave this extra out.
         "gpu": ["paddlepaddle-gpu==2.6.2", "numpy<2", "opencv-python-headless<4.11"],
-        "torch": ["torch>=2.6"],  # tools/convert_weights.py
-        "onnx": ["onnxruntime", "paddle2onnx>=1.2"],  # tools/export_model.py --onnx
-        "dev": ["hypothesis", "import-linter", "mypy", "pytest>=7", "pytest-timeout", "ruff", "types-PyYAML"],
+        "onnx": ["onnxruntime", "paddle2onnx>=1.2"],  # ppcls-ise export --onnx
+        "dev": [
+            "hypothesis",
+            "import-linter",
+            "mypy",
+            "pytest>=7",
+            "pytest-timeout",
+            "ruff",
+            "types-PyYAML",
+        ],
     },
     classifiers=[
         "Intended Audience :: Science/Research",

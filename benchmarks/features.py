@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images per second of feature extraction on a CPU, and what bfloat16 does to pseudo-labels.
 
-    python benchmarks/features.py [--images 64] [--repeat 3] [--labels config.yaml weights.pdparams]
+    python benchmarks/features.py [--images 64] [--repeat 3] [--networks]
+    python benchmarks/features.py --labels config.yaml weights.pdparams
 
-ResNet-50 at 256x128. PaddleClas's way is its own model, computed eagerly with the one thread that
-Paddle sets when the user sets nothing. "from JPEG files" adds decoding and resizing (and, with the
-cache, leaves decoding out).
+ResNet-50 at 256x128; with --networks the other networks of the recipes too, the network alone.
+PaddleClas's way is its own model, computed eagerly with the one thread that Paddle sets when the
+user sets nothing. "from JPEG files" adds decoding and resizing (and, with the cache, leaves
+decoding out).
 """
 
 import argparse
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import common
 import numpy as np
@@ -28,11 +31,15 @@ from ppcls_ise.inference.static_model import set_process_threads
 from ppcls_ise.metrics import cluster_quality
 
 SHAPE = (3, 256, 128)
-ARCH = {
-    "Backbone": {"name": "ResNet50_last_stage_stride1"},
-    "BackboneStopLayer": {"name": "avg_pool"},
-    "Neck": {"name": "ReIDNeck", "num_features": 2048},
-    "Head": {"name": "PLIHead"},
+_POOLED = {"BackboneStopLayer": {"name": "avg_pool"}}
+_ICS = {"conv_stem": True}
+# Name -> backbone, what else its RecModel has, features.
+NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
+    "ResNet-50": ({"name": "ResNet50_last_stage_stride1"}, _POOLED, 2048),
+    "IBN-a ResNet-50": ({"name": "ResNet50_IBN_a"}, _POOLED, 2048),
+    "ViT-S/16": ({"name": "ViT_small_patch16_reid"}, {}, 384),
+    "ViT-S/16 + ICS": ({"name": "ViT_small_patch16_reid", **_ICS}, {}, 384),
+    "ViT-B/16": ({"name": "ViT_base_patch16_reid"}, {}, 768),
 }
 TRANSFORMS = [
     {"ResizeImage": {"size": [128, 256], "interpolation": "bicubic", "backend": "pil"}},
@@ -48,14 +55,17 @@ KINDS = ("fp32", "bf16") if paddle.base.core.supports_bfloat16() else ("fp32",)
 
 
 @paddle.no_grad()
-def network() -> paddle.nn.Layer:
-    """ResNet-50 from random numbers, with running statistics that fit them."""
+def network(name: str = "ResNet-50") -> paddle.nn.Layer:
+    """From random numbers, with running statistics that fit them."""
     paddle.seed(0)
-    model = compat.load("ppcls.arch").RecModel(**ARCH)
+    backbone, more, features = NETWORKS[name]
+    neck = {"name": "ReIDNeck", "num_features": features}
+    parts = {"Backbone": dict(backbone), "Neck": neck, "Head": {"name": "PLIHead"}}
+    model = compat.load("ppcls.arch").RecModel(**parts, **more)
     model.train()
     model.head.eval()
     for _ in range(5):
-        model(paddle.randn([8, 3, 128, 64]))
+        model(paddle.randn([4, *SHAPE]))
     model.eval()
     return model
 
@@ -167,6 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--networks", action="store_true", help="all networks, not ResNet-50 alone")
     parser.add_argument("--labels", nargs=2, metavar=("CONFIG", "WEIGHTS"))
     arguments = parser.parse_args()
     ppcls_ise.register()
@@ -174,6 +185,14 @@ def main() -> None:
         common.report("features_bf16_labels", [effect_on_labels(*arguments.labels)])
         return
     logging.getLogger("ppcls").setLevel(logging.WARNING)
+    if arguments.networks:
+        rows = [
+            {"network": name, "way": way, "images/s": speed}
+            for name in NETWORKS
+            for way, speed in pure(network(name), arguments.images, arguments.repeat).items()
+        ]
+        common.report("features_networks", rows)
+        return
     model = network()
     groups = {
         "network alone": pure(model, arguments.images, arguments.repeat),

@@ -27,6 +27,13 @@ NUMBER = r"([0-9.]+)"
 FIGURES = re.compile(rf"\[Eval\].* mAP {NUMBER}, mINP {NUMBER}, Rank-1 {NUMBER}")
 CONTRAST = "{'ClusterContrastLoss': {'weight': 1.0}}"
 UNTRAINED = ["Clustering.min_samples=1000000", "Global.epochs=1", "Global.eval_interval=1"]
+CAMERA = ["Clustering.camera_aware=True", "Clustering.k2_first_epoch=3"]
+VIT = [
+    "Arch.Backbone={'name': 'ReIDViT', 'embed_dim': 96, 'depth': 4, 'num_heads': 3, "
+    "'image_size': [96, 48], 'conv_stem': True}",
+    "Arch.Neck.num_features=96",
+    "Arch.Neck.pooling='none'",
+]
 # name -> config and overrides, or None for a row that is not trained
 ROWS: dict[str, tuple[str, list[str]] | None] = {
     "raw pixels": None,
@@ -40,6 +47,10 @@ ROWS: dict[str, tuple[str, list[str]] | None] = {
     "HHCL, convex": ("HHCL_synthetic", ["Loss.Train.0.HybridContrastLoss.convex=True"]),
     "HHCL, version 2": ("HHCL_synthetic", ["Arch.Head.version=2"]),
     "CSA + HPS": ("CSA_synthetic", []),
+    "Cluster Contrast, camera-aware": ("ClusterContrast_synthetic", CAMERA),
+    "ISE, camera-aware": ("ISE_synthetic", CAMERA),
+    "Cluster Contrast, small ViT": ("ClusterContrast_synthetic", VIT),
+    "ISE, small ViT": ("ISE_synthetic", VIT),
     "HPS, plain initialization": ("CSA_synthetic", ["Arch.Head.initialization=mean"]),
 }
 

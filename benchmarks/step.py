@@ -8,7 +8,7 @@ The step is the forward pass of the head and the losses, the backward pass to th
 update of the memory. Beside it run, in turns and in the same process, with random matrices:
 
 * ``products``: the large products that the step calls, and nothing else;
-* ``formulas``: one product for each one in the formulas (spec: sections 6 and 7): the search for
+* ``formulas``: one product for each one in the formulas (CC (4) to ISE (10)): the search for
   neighbors, the logits of samples and supports, their gradient, and the three of the
   label-preserving loss.
 

@@ -2,6 +2,7 @@
 """``register()``: the plugin's components, and a user's, become known to PaddleClas."""
 
 import importlib
+import traceback
 from collections import ChainMap
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,8 +23,8 @@ def register(kind: str | None = None) -> Callable[[Any], Any] | None:
     that were registered since. ``@register("head")`` is `ppcls_ise.utils.components.register`.
 
     Raises:
-        EnvironmentProblem: PaddlePaddle or PaddleClas is missing or unsupported, or has another
-            component of the same name; the message says what to do.
+        EnvironmentProblem: PaddlePaddle or PaddleClas is missing or unsupported.
+        ConfigError: PaddleClas has another component of the same name.
     """
     if kind is not None:
         return utils.components.register(kind)
@@ -39,6 +40,7 @@ def register(kind: str | None = None) -> Callable[[Any], Any] | None:
     tables.replace_loading(PaddleWithoutUnpickling(), checked_download)
     tables.drop_card_count_warning()
     training_loop.repair_step_log()
+    training_loop.repair_sgd()
     return None
 
 
@@ -46,8 +48,10 @@ def import_modules(modules: Iterable[str]) -> None:
     """Import a user's modules (``Global.imports``) and make what they register known.
 
     Raises:
-        ConfigError: one cannot be imported; names it and the reason.
+        ConfigError: one cannot be imported, or takes a name that PaddleClas or the plugin has;
+            names it and the reason.
     """
+    register()  # ours first, so that a clash of names is blamed on the newcomer
     for module in modules:
         try:
             importlib.import_module(module)
@@ -55,7 +59,16 @@ def import_modules(modules: Iterable[str]) -> None:
             raise
         except Exception as error:  # whatever a user's module does
             raise ConfigError(
-                f"Global.imports: {module} cannot be imported: {type(error).__name__}: {error}. A "
-                "module of the current folder is found where PYTHONPATH names that folder"
+                f"Global.imports: {module} cannot be imported: {_reason(module, error)}"
             ) from error
     register()
+
+
+def _reason(module: str, error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        return (
+            f"there is no module {error.name}. Install its package, or name the folder that holds "
+            "it in the environment variable PYTHONPATH (the current one: PYTHONPATH=$PWD)"
+        )
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"

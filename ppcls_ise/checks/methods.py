@@ -89,8 +89,8 @@ class Step:
             output = {
                 "logits": self.head(self.features if features is None else features, self.labels)
             }
-            values = {}
+            values: dict[str, paddle.Tensor] = {}
             for loss in self._losses:
                 values |= loss(output, self.labels)
-        sum(values.values()).backward()
+        paddle.add_n(list(values.values())).backward()
         return values

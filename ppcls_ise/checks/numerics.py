@@ -2,6 +2,9 @@
 """Does the device compute what it should? A CPU checks itself against plain numpy where it can."""
 
 import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import paddle
@@ -136,7 +139,9 @@ def _compare(method: str, found: dict[str, np.ndarray], machine: Machine) -> flo
     )
 
 
-def _losses(device: str, precision: object = None) -> np.ndarray:
+def _losses(
+    device: str, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> np.ndarray:
     """Losses of some steps of a small network with grouped batch norm, PLI and Adam."""
     before = paddle.device.get_device()
     paddle.device.set_device(device)
@@ -158,7 +163,7 @@ def _losses(device: str, precision: object = None) -> np.ndarray:
                 head.start_epoch(1, _STEPS, 1, i)
                 images = paddle.to_tensor(generator.standard_normal((16, 3, 16, 8), np.float32))
                 labels = paddle.to_tensor(np.repeat(generator.permutation(100)[:4], 4))
-                with precision() if precision else paddle.amp.auto_cast(enable=False):
+                with precision():
                     output = {"logits": head(network(images).flatten(1), labels.unsqueeze(1))}
                     total = sum(v for loss in losses for v in loss(output, labels).values())
                 total.backward()

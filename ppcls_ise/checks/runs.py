@@ -129,6 +129,7 @@ def workers(machine: Machine) -> str:
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None
     try:
         line = next((x for x in process.stdout if x.startswith("workers ")), "")
     finally:
@@ -197,7 +198,7 @@ def two_cards(machine: Machine) -> str:
     found = []
     for cards, size in (("0", 16), ("0,1", 8)):
         name = f"cards_{size}"
-        overrides = _overrides(machine, name, **{"DataLoader.Train.sampler.batch_size": size})
+        overrides = _overrides(machine, name, None, **{"DataLoader.Train.sampler.batch_size": size})
         command = [sys.executable, "-m", "paddle.distributed.launch", "--gpus", cards]
         command += ["--log_dir", str(machine.folder / "log"), str(script), "-c", "ISE_synthetic"]
         for override in overrides:

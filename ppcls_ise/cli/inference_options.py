@@ -33,7 +33,7 @@ _WITHOUT_EFFECT = ("gpu_mem", "ir_optim", "enable_profile")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that name a model and how it runs."""
-    parser.add_argument("--model", help="folder of tools/export_model.py (with -c: .pdparams)")
+    parser.add_argument("--model", help="folder of ppcls-ise export (with -c: .pdparams)")
     parser.add_argument("-c", "--config", help="YAML file of a checkpoint's training")
     add_override(
         parser,
@@ -85,7 +85,7 @@ def make_extractor(args: argparse.Namespace) -> Extractor:
     """The `Extractor` of arguments that `read_overrides` has seen."""
     if args.model is None and args.config is None:
         raise ConfigError(
-            "name the model: --model FOLDER of tools/export_model.py (PaddleClas: "
+            "name the model: --model FOLDER of ppcls-ise export (PaddleClas: "
             "-o Global.rec_inference_model_dir=FOLDER), or a checkpoint: -c CONFIG "
             "-o Global.pretrained_model=WEIGHTS"
         )

@@ -45,7 +45,7 @@ def _main(command: str | None, arguments: Sequence[str]) -> None:
     module = importlib.import_module(f"ppcls_ise.cli.{COMMANDS[command][0]}")
     parser = argparse.ArgumentParser(
         prog=prog,
-        description=module.__doc__.split(": ", 1)[1],
+        description=(module.__doc__ or "").partition(": ")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.configure(parser)

@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parts["remove"].add_argument("paths", nargs="+", help="images, or folders of images")
     options = parts["calibrate"]
     options.add_argument("--labels", required=True, help="names, pseudo, or a CSV file")
-    options.add_argument("--features", help=".npz of tools/infer.py; default: the gallery's own")
+    options.add_argument("--features", help=".npz of ppcls-ise infer; default: the gallery's own")
     options.add_argument("--false-accept", type=float, default=0.01, help="default: 0.01")
     options.add_argument("--eps", type=float, default=0.5, help="of the clustering for pseudo")
     options = parts["query"]

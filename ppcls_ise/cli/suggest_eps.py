@@ -18,6 +18,7 @@ import numpy as np
 
 from ppcls_ise.clustering import jaccard_graph
 from ppcls_ise.clustering.eps_range import EpsRange, eps_range
+from ppcls_ise.compat import Config
 from ppcls_ise.config import get_config
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.engine import ClusteringCallback, UnsupervisedEngine
@@ -71,7 +72,7 @@ def steps(lowest: float, highest: float, step: float) -> list[float]:
 
 
 def suggest_eps(
-    config: Any,
+    config: Config | None,
     features_file: str | None,
     eps_values: Sequence[float],
     *,
@@ -126,7 +127,7 @@ def suggest_eps(
     return _report(result, len(features))
 
 
-def _from_config(config: Any) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
+def _from_config(config: Config) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
     config["Global"]["eval_during_train"] = False
     engine = UnsupervisedEngine(config, mode="train")
     engine.require_weights()
@@ -134,7 +135,9 @@ def _from_config(config: Any) -> tuple[np.ndarray, ClusteringOptions, dict[str, 
     return features, engine.clustering.options, options
 
 
-def _from_file(path: str, config: Any) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
+def _from_file(
+    path: str, config: Config | None
+) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
     features, camids = _read(path)
     section = {"eps": 0.5, "transform_ops": []} | (config["Clustering"] if config else {})
     callback = ClusteringCallback(**section)

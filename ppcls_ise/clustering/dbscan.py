@@ -13,7 +13,8 @@ OUTLIER = -1
 
 
 def dbscan(graph: sparse.csr_matrix, eps: float, min_samples: int = 4) -> np.ndarray:
-    """Density-based clusters of a graph of distances (Ester et al., KDD 1996).
+    """Density-based clusters of a graph of distances (Ester et al., KDD 1996);
+    Clustering (11), Clustering (12).
 
     i and j are neighbors iff a distance <= eps is stored for them (compared in the dtype of the
     graph); every row is its own neighbor, stored or not. Core rows have at least ``min_samples``

@@ -44,7 +44,7 @@ def jaccard_graph(
 ) -> sparse.csr_matrix:
     """Jaccard distances J < max_distance between the soft k-reciprocal neighborhoods of images.
 
-    With rank(i) the k1 nearest rows of i, itself included:
+    Clustering (1) to Clustering (10). With rank(i) the k1 nearest rows of i, itself included:
 
     * R(i) = { j in rank(i) : i in rank(j) }, H(i) the same with lists of round(k1/2) + 1;
     * R*(i) = R(i) and all H(j), j in R(i), with |H(j) & R(i)| > (2/3)·|H(j)|;

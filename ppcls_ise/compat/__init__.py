@@ -2,6 +2,7 @@
 """All knowledge of PaddleClas: found, checked, looked up; its training loop's repairs; its keys."""
 
 from ppcls_ise.compat.paddleclas import (
+    Config,
     EnvironmentProblem,
     InputPipelineFailure,
     attribute_dict,
@@ -9,6 +10,7 @@ from ppcls_ise.compat.paddleclas import (
     describe,
     engine_class,
     environment_problem,
+    is_host_code,
     load,
     log_scalar,
     logger,
@@ -22,6 +24,7 @@ from ppcls_ise.compat.paddleclas import (
 from ppcls_ise.compat.tables import lookup, names
 
 __all__ = [
+    "Config",
     "EnvironmentProblem",
     "InputPipelineFailure",
     "attribute_dict",
@@ -29,6 +32,7 @@ __all__ = [
     "describe",
     "engine_class",
     "environment_problem",
+    "is_host_code",
     "load",
     "log_scalar",
     "logger",

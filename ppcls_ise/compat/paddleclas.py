@@ -34,6 +34,10 @@ _INSTALL_PPCLS = (
 )
 
 
+# PaddleClas's ``AttrDict``, nested: sections by their names.
+Config = dict[str, Any]
+
+
 class EnvironmentProblem(ReIDError, ImportError):
     """PaddlePaddle or PaddleClas is missing or unsupported; the message says what to install."""
 
@@ -154,17 +158,22 @@ def logger() -> logging.Logger:
     return logging.getLogger("ppcls")
 
 
+def is_host_code(thing: Any) -> bool:
+    """Whether PaddleClas defines this class or function."""
+    return str(thing.__module__).startswith("ppcls.")
+
+
 def build_transforms(transform_ops: list[dict[str, Any]]) -> list[Callable[[Any], Any]]:
     """Build the operators of a YAML ``transform_ops`` list, PaddleClas's own and the plugin's."""
     return load("ppcls.data").create_operators(transform_ops)
 
 
-def parse_config(path: str) -> Any:
+def parse_config(path: str) -> Config:
     """Read a YAML file as PaddleClas does: nested ``AttrDict``, literals in strings parsed."""
     return load("ppcls.utils.config").parse_config(path)
 
 
-def attribute_dict(values: dict[str, Any]) -> Any:
+def attribute_dict(values: dict[str, Any]) -> Config:
     """``values``, and what is nested in it, as PaddleClas's ``AttrDict`` (keys readable as
     attributes)."""
     return load("ppcls.utils.config").AttrDict(

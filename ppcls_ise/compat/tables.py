@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ppcls_ise.compat.paddleclas import EnvironmentProblem, load, logger
+from ppcls_ise.compat.paddleclas import load, logger
+from ppcls_ise.errors import ConfigError
 
 # PaddleClas resolves a name by ``eval`` or ``getattr`` in one module per kind, so a class is
 # registered by making it an attribute of that module.
@@ -44,32 +45,42 @@ def names(kind: str) -> list[str]:
     return dir(load(_TABLES[kind]))
 
 
-def put(kind: str, classes: Mapping[str, type]) -> None:
+def put(kind: str, classes: Mapping[str, Callable[..., Any]]) -> None:
     """Put classes where PaddleClas looks up names of ``kind``; see `lookup`.
 
     Raises:
-        EnvironmentProblem: PaddleClas has something else of that name.
+        ConfigError: PaddleClas has something else of that name.
     """
     module = load(_TABLES[kind])
     for name, cls in classes.items():
         taken = getattr(module, name, None)
         if taken is not None and not getattr(taken, "of_ppcls_ise", False):
-            raise EnvironmentProblem(
-                f"PaddleClas has a {kind} {name} itself ({module.__name__}), and {cls.__module__} "
-                "registers another one: give yours another name"
-            )
+            raise _taken(kind, name, module.__name__, cls)
         cls.of_ppcls_ise = True  # type: ignore[attr-defined]
         setattr(module, name, cls)
 
 
-def open_gear_list(gears: Mapping[str, type]) -> None:
+def _taken(kind: str, name: str, place: str, cls: Callable[..., Any]) -> ConfigError:
+    return ConfigError(
+        f"PaddleClas has a {kind} {name} itself ({place}), and {cls.__module__} registers another "
+        "one: give yours another name"
+    )
+
+
+def open_gear_list(gears: Mapping[str, Callable[..., Any]]) -> None:
     """Let the necks and heads of ``gears``, which may grow later, be built.
 
     ``ppcls.arch.gears.build_gear`` accepts the names of a local list only, in 2.4.2 and develop.
     ``RecModel`` calls it as a global of ``ppcls.arch``, so that is the name that is wrapped. Not
     needed once build_gear takes registered names.
+
+    Raises:
+        ConfigError: PaddleClas has a neck or head of that name.
     """
-    arch = load("ppcls.arch")
+    for name in GEARS:
+        if name in gears:
+            raise _taken("neck or head", name, "ppcls.arch.gears", gears[name])
+    arch: Any = load("ppcls.arch")
     closed = arch.build_gear
     if getattr(closed, "opened_by_ppcls_ise", False):
         return

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ppcls_ise.compat import InputPipelineFailure, load, logger
@@ -29,7 +30,7 @@ def repair_step_log() -> None:
     ``ppcls.engine.train.train`` imported the functions by name, so they are rebound there. The
     losses are rebound in every version: a trainer with a ``losses_read`` hears of them.
     """
-    train = load("ppcls.engine.train.train")
+    train: Any = load("ppcls.engine.train.train")
     if getattr(train.update_loss, "rebound_by_ppcls_ise", False):
         return
 
@@ -60,6 +61,14 @@ def repair_step_log() -> None:
     train.log_info = log_from_first_step
     if loss_logging_is_broken():
         train.update_metric = update_metric
+
+
+def repair_sgd() -> None:
+    """Let 2.4.2's SGD be built on Python 3.11, whose ``inspect`` lost the ``getargspec`` that it
+    calls. Its module gets an ``inspect`` of its own that has one."""
+    module: Any = load("ppcls.optimizer.optimizer")
+    if not hasattr(getattr(module, "inspect", None), "getargspec"):
+        module.inspect = SimpleNamespace(**{**vars(inspect), "getargspec": inspect.getfullargspec})
 
 
 class _FromHook(BaseException):
@@ -162,7 +171,8 @@ def checkpointing(
         save: called on every process with a function that has PaddleClas write its files into a
             folder, their name without suffix, and ``metric`` and ``epoch``.
     """
-    engine, save_load = load("ppcls.engine.engine"), load("ppcls.utils.save_load")
+    engine: Any = load("ppcls.engine.engine")
+    save_load: Any = load("ppcls.utils.save_load")
     init_model, save_model = engine.init_model, save_load.save_model
 
     def save_all(net: Any, optimizer: Any, info: Any, folder: str, **options: Any) -> None:

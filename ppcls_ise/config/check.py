@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 from ppcls_ise import compat
-from ppcls_ise.compat import keys
+from ppcls_ise.compat import Config, keys
 from ppcls_ise.compat.tables import GEARS
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.config.precision import PRECISIONS, cpu_problem
@@ -41,7 +41,7 @@ _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 _PATHS = "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir".split()
 
 
-def check_config(config: Any) -> None:
+def check_config(config: Config) -> None:
     """Make sure that something reads every key, and that the plugin can work with the rest.
 
     Raises:
@@ -164,7 +164,7 @@ def _check_arch(arch: Any) -> None:
         )
     rest = {key: value for key, value in backbone.items() if key != "pretrained"}
     _check_types(rest, factory, "Arch.Backbone")
-    if factory.__module__.startswith("ppcls."):
+    if compat.is_host_code(factory):
         _refuse_expressions(backbone, "Arch.Backbone")
     for part in ("BackboneStopLayer", "Neck", "Head"):
         if part in arch and not arch[part]:
@@ -199,6 +199,7 @@ def _check_loaders(section: Any) -> None:
         _known(part, ["dataset", "sampler", "loader"], path)
         loader = part.get("loader") or {}
         _known(loader, keys.LOADER, f"{path}.loader")
+        loader.setdefault("use_shared_memory", True)  # PaddleClas fails without it
         workers = loader.get("num_workers")
         if type(workers) is not int or workers < 0:
             raise ConfigError(
@@ -304,7 +305,7 @@ def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = (
         raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
     _known(options, ["name", *extra, *_parameters(cls)], path)
     _check_types(options, cls, path)
-    if cls.__module__.startswith("ppcls.") and kind not in ("dataset", "sampler"):
+    if compat.is_host_code(cls) and kind not in ("dataset", "sampler"):
         _refuse_expressions(options, path)
 
 
@@ -370,7 +371,11 @@ def _unknown(name: Any, known: Iterable[str]) -> str:
 def _parameters(function: Any) -> list[str]:
     """Names that a class or function takes; those of a base class count where ``**kwargs`` are
     handed on to it."""
-    sources = [c.__init__ for c in function.__mro__] if inspect.isclass(function) else [function]
+    sources = (
+        [vars(c)["__init__"] for c in function.__mro__ if "__init__" in vars(c)]
+        if inspect.isclass(function)
+        else [function]
+    )
     names: list[str] = []
     for source in sources:
         if source is object.__init__:

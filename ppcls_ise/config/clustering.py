@@ -24,6 +24,8 @@ class ClusteringOptions:
             neighbors within the own camera and across the others apart; needs camera numbers.
             ``k1`` and ``k2`` are not used then.
         k1_intra, k1_inter, k2_intra, k2_inter: its list lengths.
+        k2_first_epoch: both its k2 in the first epoch, while features are rough (published: 3);
+            null: as in the others.
         backend: who searches for the neighbors: auto, blocked, faiss, faiss_gpu or paddle_gpu; all
             give the same labels. auto is the device of the network, or blocked on the processor.
         approximate: search by an HNSW graph of faiss, for sizes where exact takes too long; its
@@ -49,6 +51,7 @@ class ClusteringOptions:
     k1_inter: int = 20
     k2_intra: int = 2
     k2_inter: int = 4
+    k2_first_epoch: int | None = None
     backend: str = "auto"
     approximate: bool = False
     interval: int = 1
@@ -62,6 +65,11 @@ class ClusteringOptions:
                 raise ConfigError(
                     f"Clustering.{key} has to be a whole number >= {least}, got {value!r}"
                 )
+        first = self.k2_first_epoch
+        if first is not None and (type(first) is not int or first < 1):
+            raise ConfigError(
+                f"Clustering.k2_first_epoch has to be a whole number >= 1 or null, got {first!r}"
+            )
         if not isinstance(self.eps, int | float) or not 0.0 <= self.eps < 1.0:
             raise ConfigError(
                 f"Clustering.eps has to be a Jaccard distance in [0, 1), got {self.eps!r}"
@@ -82,3 +90,10 @@ class ClusteringOptions:
         camera_aware = ("k1_intra", "k1_inter", "k2_intra", "k2_inter")
         keys = camera_aware if self.camera_aware else ("k1", "k2")
         return {key: getattr(self, key) for key in keys}
+
+    def lengths_in(self, epoch: int) -> dict[str, int]:
+        """`lengths` in an epoch, which are counted from 1."""
+        first = self.k2_first_epoch
+        if epoch > 1 or first is None or not self.camera_aware:
+            return self.lengths
+        return {**self.lengths, "k2_intra": first, "k2_inter": first}

@@ -2,15 +2,18 @@
 """PaddleClas's YAML, read with ``-o`` overrides and checked."""
 
 import ast
+import copy
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ppcls_ise import compat, registry
+from ppcls_ise.compat import Config
+from ppcls_ise.config.aliases import Aliases, Place
 from ppcls_ise.config.check import check_config, loaders_of
 from ppcls_ise.errors import ConfigError, shown
 
@@ -28,12 +31,13 @@ _WORDS = {
 }
 
 
-def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: Any = None) -> Any:
+def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: Any = None) -> Config:
     """Read a YAML file, apply ``-o`` overrides and check every key.
 
     Args:
         path: a YAML file in PaddleClas's sections, or the name of a packaged one.
         overrides: ``key.key.index=value``; values are literals (`parse_value`), never executed.
+            What the file writes once (an anchor and its aliases) is changed everywhere.
         profiler_options: passed through to PaddleClas.
 
     Returns:
@@ -44,17 +48,31 @@ def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: An
     """
     path = str(config_path(path))
     try:
-        config = compat.parse_config(path)
+        aliases = Aliases(path)
+        config = _apart(compat.parse_config(path))
     except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{shown(path)} is no YAML file of sections: {error}") from error
+    changed: dict[str, str] = {}
     for option in overrides:
         key, equals, value = option.partition("=")
         if not equals or not key:
             raise ConfigError(f"-o {option}: an override has the form key.key=value")
-        _override(config, key.split("."), parse_value(value), option)
+        for place in _override_everywhere(
+            config, key.split("."), parse_value(value), option, aliases
+        ):
+            changed[".".join(place[: max(2, len(place) - 2)])] = option
     config["profiler_options"] = profiler_options
     registry.import_modules(_imports(config))
-    check_config(config)
+    try:
+        check_config(config)
+    except ConfigError as error:
+        for changed_place, option in changed.items():
+            if changed_place in str(error):
+                raise ConfigError(
+                    f"{error}. This is -o {option}: the file writes both values once, so that "
+                    "an override acts on both"
+                ) from error
+        raise
     _fill_image_root(config)
     return config
 
@@ -123,8 +141,53 @@ class _Words(ast.NodeTransformer):
         raise ValueError("a configuration has no sets")
 
 
-def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
-    node = config
+def _apart(value: Any) -> Any:
+    """A copy without shared lists: what is shared is known by its places (`Aliases`)."""
+    if isinstance(value, dict):
+        return type(value)((key, _apart(item)) for key, item in value.items())
+    return [_apart(item) for item in value] if isinstance(value, list) else value
+
+
+def _override_everywhere(
+    config: Config, keys: list[str], value: Any, option: str, aliases: Aliases
+) -> Iterator[Place]:
+    """`_override` at ``keys`` and at all aliases, also of what is inside of ``value``.
+
+    Yields:
+        The other places that were changed.
+    """
+    _override(config, keys, value, option)
+    pending: list[tuple[Place, Any]] = [(_place(keys), value)]
+    while pending:
+        place, item = pending.pop()
+        for part, rest in aliases.of(place):
+            if _has(config, part):  # an earlier override may have taken it away
+                _override(config, [*part, *rest], copy.deepcopy(item), option)
+                yield (*part, *rest)
+        if isinstance(item, dict):
+            pending += [((*place, str(key)), inner) for key, inner in item.items()]
+        elif isinstance(item, list):
+            pending += [((*place, str(index)), inner) for index, inner in enumerate(item)]
+
+
+def _place(keys: list[str]) -> Place:
+    return tuple(str(int(key)) if key.isdecimal() else key for key in keys)
+
+
+def _has(config: Config, place: Place) -> bool:
+    node: Any = config
+    for key in place:
+        if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
+            node = node[int(key)]
+        elif isinstance(node, dict) and key in node:
+            node = node[key]
+        else:
+            return False
+    return True
+
+
+def _override(config: Config, keys: list[str], value: Any, option: str) -> None:
+    node: Any = config
     for position, key in enumerate(keys):
         last = position == len(keys) - 1
         if isinstance(node, list):
@@ -148,7 +211,7 @@ def _override(config: Any, keys: list[str], value: Any, option: str) -> None:
             node = node[place]
 
 
-def _imports(config: Any) -> list[str]:
+def _imports(config: Config) -> list[str]:
     options = config.get("Global")
     modules = (options.get("imports") if isinstance(options, dict) else None) or []
     if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
@@ -156,7 +219,7 @@ def _imports(config: Any) -> list[str]:
     return modules
 
 
-def _fill_image_root(config: Any) -> None:
+def _fill_image_root(config: Config) -> None:
     """Give every data set that names no ``image_root`` the one of ``Global``."""
     for path, part in loaders_of(config.get("DataLoader") or {}):
         if isinstance(part["dataset"].get("image_root", ""), str):

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder of crops of which nothing is known but, perhaps, the cameras."""
 
-import logging
 import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from ppcls_ise import compat
 from ppcls_ise.data.images import IMAGE_SUFFIXES, is_image_name
 from ppcls_ise.data.reid_dataset import ImageRecord, ReIDDataset
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.utils.components import register
 
-logger = logging.getLogger("ppcls")  # PaddleClas's logger
+logger = compat.logger()
 
 
 @register("dataset")
@@ -138,9 +138,10 @@ def walk_images(folder: str) -> Iterator[str]:
 
 
 def _number(names: list[str | None]) -> list[int | None]:
-    if None in names:
-        return names
-    numeric = all(name.isdecimal() for name in names)
-    values = [int(name) for name in names] if numeric else names
+    known = [name for name in names if name is not None]
+    if len(known) < len(names):
+        return [None] * len(names)
+    numeric = all(name.isdecimal() for name in known)
+    values: list[Any] = [int(name) for name in known] if numeric else list(known)
     order = {value: number for number, value in enumerate(sorted(set(values)))}
     return [order[value] for value in values]

@@ -60,9 +60,11 @@ def read_labels(
 
 
 def _from_names(paths: Sequence[str]) -> Labels:
-    pairs = [person_and_camera(os.path.basename(path)) for path in paths]
-    for path, pair in zip(paths, pairs, strict=True):
-        if pair is None:
+    pairs: list[tuple[int, int]] = []
+    for path in paths:
+        if pair := person_and_camera(os.path.basename(path)):
+            pairs.append(pair)
+        else:
             raise DataError(
                 f"{path} does not tell identity and camera like 0002_c1s1_000451.jpg: give a "
                 "table (--labels FILE.csv), or use --labels pseudo"
@@ -84,7 +86,7 @@ def _from_table(file: str, paths: Sequence[str]) -> Labels:
     with_cameras = "camera" in rows[0]
     known: dict[str, tuple[str, str]] = {}
     for number, row in enumerate(rows, 2):
-        entry = row["identity"], row.get("camera") if with_cameras else ""
+        entry: tuple[str, str] = row["identity"], row["camera"] if with_cameras else ""
         if not row["path"] or not entry[0] or entry[1] is None:
             raise DataError(f"{file}: line {number} is not complete")
         if known.setdefault(os.path.abspath(row["path"]), entry) != entry:

@@ -75,7 +75,7 @@ class ImageCache:
         if row is None or row[0] != _key(self._paths[index]):
             return None
         pixels = np.array(self._pixels[row[1]])
-        return pixels if zlib.crc32(pixels) == row[2] else None
+        return pixels if zlib.crc32(pixels.data) == row[2] else None
 
     def _stale(self) -> bool:
         """Whether a file that can be read is missing here; those that cannot are not cached."""
@@ -134,8 +134,8 @@ class ImageCache:
                         "cannot be cached: leave out Global.image_cache"
                     )
                 shape = image.shape
-                stream.write(image)
-                rows.append((*key, zlib.crc32(image)))
+                stream.write(image.data)
+                rows.append((*key, zlib.crc32(image.data)))
             content = {
                 "resize": self.resize,
                 "shape": [len(rows), *shape],
@@ -147,8 +147,8 @@ class ImageCache:
 
 def can_cache(op: dict[str, Any]) -> bool:
     """Whether an entry of ``transform_ops`` is a resize to one size."""
-    options = op.get("ResizeImage")
-    return bool(options) and bool(options.get("size")) and not options.get("resize_short")
+    options = op.get("ResizeImage") or {}
+    return bool(options.get("size")) and not options.get("resize_short")
 
 
 def _key(path: str) -> _Key | None:

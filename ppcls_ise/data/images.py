@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ppcls_ise.errors import DataError, shown
 
@@ -121,7 +121,7 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise ImageReadError(path, "the file does not exist") from error
     except PermissionError as error:
         raise ImageReadError(path, "permission denied") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         reason = f"the content is not an image ({', '.join(_FORMATS)})"
         raise ImageReadError(path, reason) from error
     except Image.DecompressionBombError as error:

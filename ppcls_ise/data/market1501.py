@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Market-1501, and the folder form that other data sets share with it."""
 
-import logging
 import os
 import re
 
+from ppcls_ise import compat
 from ppcls_ise.data.images import is_image_name
 from ppcls_ise.data.reid_dataset import TRAINING_SPLIT, ImageRecord, ReIDDataset
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.utils.components import register
 
-logger = logging.getLogger("ppcls")  # PaddleClas's logger
+logger = compat.logger()
 
 SPLITS = (TRAINING_SPLIT, "query", "bounding_box_test")
 _PERSON_AND_CAMERA = re.compile(r"(-?\d{1,9})_c(\d{1,9})(?!\d)")
@@ -43,6 +43,7 @@ class MarketStyleDataset(ReIDDataset):
     known_folders: tuple[str, ...] = ()
     published_counts: dict[str, int] = {}  # empty: nothing to compare with
     num_cameras: int | None = None
+    split_folders: dict[str, str] = {}  # split -> its folder, where that has another name
 
     def find_records(self) -> list[ImageRecord]:
         if self.cls_label_path not in SPLITS:
@@ -69,7 +70,7 @@ class MarketStyleDataset(ReIDDataset):
             if self.holds_split(place):
                 return place.rstrip(os.sep) or os.sep
         raise DataError(
-            f"{type(self).__name__}: found no '{self.cls_label_path}' in "
+            f"{type(self).__name__}: found no '{os.path.basename(self._split_folder(''))}' in "
             + ", ".join(places)
             + "; set Global.image_root or DataLoader.*.dataset.image_root to the folder that "
             "holds the data set"
@@ -77,11 +78,11 @@ class MarketStyleDataset(ReIDDataset):
 
     def holds_split(self, folder: str) -> bool:
         """Whether ``folder`` is this data set's own folder."""
-        return os.path.isdir(os.path.join(folder, self.cls_label_path))
+        return os.path.isdir(self._split_folder(folder))
 
     def read_split(self, folder: str) -> list[ImageRecord]:
         """List the images of the split in the data set's own folder."""
-        folder = os.path.join(folder, self.cls_label_path)
+        folder = self._split_folder(folder)
         records = []
         for name in filter(is_image_name, os.listdir(folder)):
             path = os.path.join(folder, name)
@@ -95,6 +96,10 @@ class MarketStyleDataset(ReIDDataset):
             if found[0] != -1:
                 records.append(self.record(path, *found))
         return records
+
+    def _split_folder(self, folder: str) -> str:
+        name = self.split_folders.get(self.cls_label_path, self.cls_label_path)
+        return os.path.join(folder, name)
 
     def record(self, path: str, pid: int, camera: int) -> ImageRecord:
         """Check the 1-based camera of a name and make it 0-based."""

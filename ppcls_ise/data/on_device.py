@@ -65,6 +65,7 @@ class OnDevice:
 
     def rectangle(self, height: int, width: int) -> np.ndarray:
         """Draw what is erased of an image: top, left, bottom, right, int64 [4]; often nothing."""
+        assert self._erasing is not None, "only where `erases`"
         canvas = np.broadcast_to(np.uint8(0), (height, width, 3)).view(_Canvas)
         rows, columns, *_ = self._erasing(canvas).region
         return np.array([rows.start, columns.start, rows.stop, columns.stop], np.int64)

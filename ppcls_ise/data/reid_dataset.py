@@ -2,7 +2,6 @@
 """What all re-identification data sets of this package share."""
 
 import copy
-import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +12,11 @@ from ppcls_ise import compat
 from ppcls_ise.data.file_stamps import FileStamps
 from ppcls_ise.data.image_cache import ImageCache, can_cache
 from ppcls_ise.data.images import ImageReadError, check_image_header, read_image
-from ppcls_ise.data.on_device import RECTANGLE, OnDevice
+from ppcls_ise.data.on_device import OnDevice
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError, DataError, shown
 
-logger = logging.getLogger("ppcls")  # PaddleClas's logger
+logger = compat.logger()
 
 _SHOWN = 5
 TRAINING_SPLIT = "bounding_box_train"
@@ -81,7 +80,7 @@ class ReIDDataset(paddle.io.Dataset):
         self.images = [record.path for record in records]
         self.pids = _column([record.pid for record in records])
         self.camids = _column([record.camid for record in records])
-        self._pseudo_labels = np.full(len(self.images), -1, dtype=np.int64)
+        self._pseudo_labels: np.ndarray = np.full(len(self.images), -1, dtype=np.int64)
         self._stamps = FileStamps(self.images)
         self.log_summary()
         self._set_transforms(transform_ops)
@@ -213,7 +212,7 @@ class ReIDDataset(paddle.io.Dataset):
                 raise
             readable = 0
             image = self.blank()
-            rectangle = np.zeros(RECTANGLE if self._erases else 0, np.int64)
+            rectangle = np.zeros_like(self._rectangle(image))
         camera = np.int64(-1 if self.camids is None else self.camids[index])
         label = np.array([self._label(index), index, readable], dtype=np.int64)
         return image, np.concatenate([label, rectangle]), camera
@@ -224,7 +223,7 @@ class ReIDDataset(paddle.io.Dataset):
 
     def _set_transforms(self, transform_ops: list[dict[str, Any]] | None) -> None:
         self._transform_ops = transform_ops
-        self._ops: Sequence = compat.build_transforms(transform_ops) if transform_ops else ()
+        self._ops: Sequence[Any] = compat.build_transforms(transform_ops) if transform_ops else []
         self.on_device = OnDevice(self._ops) if self._uint8 else None
         self._ops = self.on_device.host_ops if self.on_device else self._ops
         self._cache: ImageCache | None = None
@@ -255,13 +254,9 @@ class ReIDDataset(paddle.io.Dataset):
         dtype = np.uint8 if self._uint8 else np.float32
         return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=dtype)
 
-    @property
-    def _erases(self) -> bool:
-        return self.on_device is not None and self.on_device.erases
-
     def _rectangle(self, image: np.ndarray) -> np.ndarray:
         """What the device is to erase of ``image`` [3, H, W]; empty if it erases nothing ever."""
-        if not self._erases:
+        if self.on_device is None or not self.on_device.erases:
             return np.empty(0, np.int64)
         return self.on_device.rectangle(*image.shape[1:])
 

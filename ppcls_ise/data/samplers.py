@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of P clusters with n images each, preferably seen by different cameras."""
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
@@ -9,11 +8,12 @@ from itertools import count, islice
 import numpy as np
 import paddle
 
+from ppcls_ise import compat
 from ppcls_ise.data.reid_dataset import ReIDDataset
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.utils.components import register
 
-logger = logging.getLogger("ppcls")  # PaddleClas's logger
+logger = compat.logger()
 
 
 @dataclass(frozen=True)

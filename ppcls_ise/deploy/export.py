@@ -15,6 +15,7 @@ import paddle
 import ppcls_ise
 from ppcls_ise import compat
 from ppcls_ise.clustering.row_set import unit_rows
+from ppcls_ise.compat import Config
 from ppcls_ise.data.images import ImageReadError, read_image
 from ppcls_ise.engine.engine import UnsupervisedEngine
 from ppcls_ise.errors import ConfigError, DataError, WeightsError
@@ -75,7 +76,7 @@ def on_cpu() -> Iterator[None]:
         paddle.device.set_device(before)
 
 
-def build_network(config: Any, *, allow_random_weights: bool = False) -> UnsupervisedEngine:
+def build_network(config: Config, *, allow_random_weights: bool = False) -> UnsupervisedEngine:
     """The engine of ``config`` in mode ``export``: a network with checked weights, and no data;
     on the CPU whatever ``Global.device``. To be called inside `on_cpu`.
 
@@ -127,7 +128,7 @@ def fingerprint_of(state: Mapping[str, Any], transform_ops: list[dict[str, Any]]
 
 @on_cpu()
 def export_model(
-    config: Any,
+    config: Config,
     *,
     allow_random_weights: bool = False,
     normalize: bool = True,
@@ -214,7 +215,7 @@ def compare(
     return Comparison(name, float(difference), float(cosines.min()), crops)
 
 
-def _some_crops(config: Any, preprocessing: Preprocessing) -> tuple[np.ndarray, str]:
+def _some_crops(config: Config, preprocessing: Preprocessing) -> tuple[np.ndarray, str]:
     """Prepared crops [B, 3, H, W] of the config's data set, or random ones, and which."""
     for paths in _data_sets(config):
         chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, _CROPS).astype(int))]
@@ -234,7 +235,7 @@ def _some_crops(config: Any, preprocessing: Preprocessing) -> tuple[np.ndarray, 
     )
 
 
-def _data_sets(config: Any) -> Any:
+def _data_sets(config: Config) -> Any:
     """Image paths of the config's query, gallery and training set, those that are here."""
     loaders = config.get("DataLoader") or {}
     evaluation = loaders.get("Eval") or {}

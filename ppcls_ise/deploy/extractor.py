@@ -51,7 +51,7 @@ class Extractor:
         features = extractor(["a.jpg", "b.jpg"])  # [2, D]
 
     Args:
-        model: a folder that ``tools/export_model.py`` wrote; or, with ``config``, a ``.pdparams``
+        model: a folder that ``ppcls-ise export`` wrote; or, with ``config``, a ``.pdparams``
             file (or the name of released weights), which is made static first.
         config: the YAML file that the weights were trained with.
         overrides: ``key=value`` for it, as after ``-o``.
@@ -90,14 +90,14 @@ class Extractor:
         options["device"] = device
         if use_onnx and (config is not None or device != "cpu"):
             raise ConfigError(
-                "ONNX is for a CPU and an exported model: give a folder of tools/export_model.py "
+                "ONNX is for a CPU and an exported model: give a folder of ppcls-ise export "
                 "--onnx and no config (-c), and set device to cpu"
             )
         if config is not None:
             self._from_checkpoint(model, str(config), list(overrides), options)
         elif model is None or not Path(model).is_dir():
             raise ConfigError(
-                f"{model} is no folder of an exported model. Export with tools/export_model.py, or "
+                f"{model} is no folder of an exported model. Export with ppcls-ise export, or "
                 "give the weights' config file too (-c, or Extractor(..., config=...))"
             )
         else:
@@ -135,7 +135,7 @@ class Extractor:
             DataError: a feature is not finite, or an array is no image.
         """
         given = [images] if isinstance(images, str | PathLike | np.ndarray) else list(images)
-        features = np.zeros((len(given), self.dimension), np.float32)
+        features: np.ndarray = np.zeros((len(given), self.dimension), np.float32)
         kept: list[int] = []
         errors: list[ImageReadError] = []
         batch: list[np.ndarray] = []
@@ -225,7 +225,7 @@ class Extractor:
 def _onnx(folder: Path) -> OnnxModel:
     require_packages()
     if not (path := folder / "inference.onnx").is_file():
-        raise ConfigError(f"there is no {path}: export with tools/export_model.py --onnx")
+        raise ConfigError(f"there is no {path}: export with ppcls-ise export --onnx")
     return OnnxModel(path)
 
 

@@ -91,7 +91,7 @@ def load_features(path: str | Path) -> tuple[np.ndarray, list[str], str]:
     except FileNotFoundError:
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds for foreign files
-        raise DataError(f"{path} is no .npz of tools/infer.py: {error}") from error
+        raise DataError(f"{path} is no .npz of ppcls-ise infer: {error}") from error
     if features.ndim != 2 or features.dtype != np.float32 or paths.shape != (len(features),):
-        raise DataError(f"{path} is no .npz of tools/infer.py: its arrays do not fit together")
+        raise DataError(f"{path} is no .npz of ppcls-ise infer: its arrays do not fit together")
     return features, [str(name) for name in paths], model

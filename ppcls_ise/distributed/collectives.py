@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The few collective operations of the plugin; each is the identity in a single process."""
 
+from typing import Any
+
 import numpy as np
 import paddle
 import paddle.distributed as dist
@@ -9,12 +11,12 @@ from paddle.autograd import PyLayer
 
 class _GatherRows(PyLayer):
     @staticmethod
-    def forward(ctx, rows):
+    def forward(ctx: Any, rows: paddle.Tensor) -> paddle.Tensor:
         gathered, ctx.counts = _gather(rows)
         return gathered
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         # Every process computes the whole loss, so its own rows' gradient is complete. Data
         # parallelism then AVERAGES parameter gradients over processes where a sum is meant.
         start = sum(ctx.counts[: dist.get_rank()])

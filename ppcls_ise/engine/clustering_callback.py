@@ -16,7 +16,7 @@ from ppcls_ise.clustering.neighbors import Backend
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed.collectives import broadcast_array
-from ppcls_ise.engine.callback import Callback
+from ppcls_ise.engine.callback import Callback, TrainingEngine
 from ppcls_ise.engine.feature_extraction import Features, loader_of
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
@@ -29,7 +29,9 @@ _SHOWN = 5
 
 
 class ClusteringCallback(Callback):
-    """Features -> Jaccard graph -> DBSCAN -> pseudo-labels, sampler and memory (spec: section 1).
+    """The start of an epoch: features -> Jaccard graph -> DBSCAN -> pseudo-labels, sampler, memory.
+
+    The equations are Clustering (1) to Clustering (12) and CC (3) in docs/en.
 
     Args:
         **options: those of `ppcls_ise.config.ClusteringOptions`, the keys of the YAML section.
@@ -43,7 +45,7 @@ class ClusteringCallback(Callback):
         self.result: PseudoLabels | None = None
         self._warm = False
 
-    def on_epoch_begin(self, engine: Any, epoch: int) -> bool:
+    def on_epoch_begin(self, engine: TrainingEngine, epoch: int) -> bool:
         engine.train_dataset.require_unchanged()
         due = (epoch - 1) % self.options.interval == 0
         if due or self.result is None or not self.result.num_clusters:
@@ -51,7 +53,7 @@ class ClusteringCallback(Callback):
             self.cluster(engine, epoch)
         return self.on_epoch_resume(engine, epoch, 0)
 
-    def on_epoch_resume(self, engine: Any, epoch: int, step: int) -> bool:
+    def on_epoch_resume(self, engine: TrainingEngine, epoch: int, step: int) -> bool:
         assert self.result is not None
         engine.train_sampler.set_epoch(epoch, step)
         engine.head.start_epoch(epoch, len(engine.train_sampler), engine.epochs, step)
@@ -61,7 +63,7 @@ class ClusteringCallback(Callback):
         result = self.result
         return {} if result is None else {"labels": result.labels, "recall": result.recall}
 
-    def restore(self, engine: Any, state: dict[str, Any]) -> None:
+    def restore(self, engine: TrainingEngine, state: dict[str, Any]) -> None:
         """Labels come back; centroids do not, the memory has taken them over."""
         labels = state["labels"]
         engine.train_dataset.pseudo_labels = labels
@@ -69,7 +71,7 @@ class ClusteringCallback(Callback):
             np.zeros((len(labels), 1), np.float32), labels, recall=state["recall"]
         )
 
-    def cluster(self, engine: Any, epoch: int) -> None:
+    def cluster(self, engine: TrainingEngine, epoch: int) -> None:
         """Compute the pseudo-labels and hand them to data set, sampler and memory."""
         dataset = engine.train_dataset
         backend = backend_of(self.options.backend)
@@ -79,7 +81,7 @@ class ClusteringCallback(Callback):
         self._report_quarantine(engine, features, dataset)
         if dist.get_rank() == 0:
             self._report_oddities(features, dataset)
-        self.result = self._label(features, dataset.camids, seconds, backend)
+        self.result = self._label(features, dataset.camids, seconds, backend, epoch)
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
             engine.head.reset_memory(
@@ -87,7 +89,7 @@ class ClusteringCallback(Callback):
             )
         self._log(engine, epoch, dataset)
 
-    def graph_inputs(self, engine: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    def graph_inputs(self, engine: TrainingEngine) -> tuple[np.ndarray, dict[str, Any]]:
         """Features of the readable training images, and what else ``jaccard_graph`` gets."""
         dataset = engine.train_dataset
         features = self._extract(engine, dataset)
@@ -95,7 +97,7 @@ class ClusteringCallback(Callback):
         rows = np.flatnonzero(features.readable)
         return features.values[rows], self.graph_options(dataset.camids, rows)
 
-    def _extract(self, engine: Any, dataset: ReIDDataset) -> Features:
+    def _extract(self, engine: TrainingEngine, dataset: ReIDDataset) -> Features:
         loader = loader_of(
             dataset.view(self.options.transform_ops),
             batch_size=self.options.batch_size,
@@ -112,6 +114,7 @@ class ClusteringCallback(Callback):
         camids: np.ndarray | None,
         seconds: dict[str, float],
         backend: Backend,
+        epoch: int,
     ) -> PseudoLabels:
         """Labels of the readable images, computed once, by process 0; an unreadable image is an
         outlier, so it is never drawn."""
@@ -119,6 +122,7 @@ class ClusteringCallback(Callback):
         options = self.graph_options(camids, rows)
         labels, recall = np.full(len(features.values), -1, np.int64), None
         if dist.get_rank() == 0:
+            options.update(self.options.lengths_in(epoch))
             options["approximate"] = self.options.approximate
             with progress_bar("pseudo-labels", "block") as bar:
                 part = or_blocked(
@@ -151,7 +155,7 @@ class ClusteringCallback(Callback):
         return options
 
     @paddle.no_grad()
-    def warm_up(self, engine: Any) -> None:
+    def warm_up(self, engine: TrainingEngine) -> None:
         """Fill the batch-norm running statistics from training images, once and only without
         pretrained weights; see ``warm_up_batches``."""
         if self._warm or engine.has_pretrained_weights or not self.options.warm_up_batches:
@@ -192,7 +196,9 @@ class ClusteringCallback(Callback):
         for remark in remarks:
             compat.logger().warning(f"[Cluster] {remark}.")
 
-    def _report_quarantine(self, engine: Any, features: Features, dataset: ReIDDataset) -> None:
+    def _report_quarantine(
+        self, engine: TrainingEngine, features: Features, dataset: ReIDDataset
+    ) -> None:
         bad = np.flatnonzero(~features.readable)
         if not len(bad):
             return
@@ -206,7 +212,7 @@ class ClusteringCallback(Callback):
             f"All of them: {engine.write_list('quarantine.txt', names)}"
         )
 
-    def _log(self, engine: Any, epoch: int, dataset: ReIDDataset) -> None:
+    def _log(self, engine: TrainingEngine, epoch: int, dataset: ReIDDataset) -> None:
         result = self.result
         assert result is not None
         stages = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())

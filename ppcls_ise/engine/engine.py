@@ -2,6 +2,7 @@
 """PaddleClas's engine with an epoch hook, re-ID evaluation and checked weights."""
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from paddle.io import DataLoader
 from paddle.utils import unique_name
 
 from ppcls_ise import compat
+from ppcls_ise.compat import Config
 from ppcls_ise.compat.training_loop import mixed_precision_in, watched_batches
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.engine import tf32
@@ -20,6 +22,7 @@ from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
+from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
 from ppcls_ise.engine.static_features import StaticFeatures
@@ -56,7 +59,9 @@ class UnsupervisedEngine(Engine):
         mode: ``"train"``, ``"eval"`` or ``"export"``.
     """
 
-    def __init__(self, config: Any, mode: str = "train") -> None:
+    train_epoch_func: Any  # PaddleClas's, until `_prepare_training` puts ours in its place
+
+    def __init__(self, config: Config, mode: str = "train") -> None:
         _prepare(config, mode)
         options = config["Global"]
         if mode != "train":  # a checkpoint is as good a place for weights to evaluate
@@ -72,9 +77,12 @@ class UnsupervisedEngine(Engine):
         # changes, so only backbone and neck become static, below.
         static, options["to_static"] = options.get("to_static", False), False
         with unique_name.guard():  # Paddle keeps optimizer states under names that count up
-            super().__init__(config, mode=mode)
+            _build(super().__init__, config, mode)
+        _require_stopped(self.plain_model.backbone, config["Arch"])
         options["pretrained_model"], options["to_static"] = weights, static
         compat.logger().info(compat.describe())
+        for remark in odd_transforms(config):
+            compat.logger().warning(remark)
         if folder := options.get("image_cache"):
             for name in ("train", "query", "gallery"):
                 if loader := getattr(self, f"{name}_dataloader", None):
@@ -182,7 +190,7 @@ class UnsupervisedEngine(Engine):
         if not isinstance(self.head, MemoryHead):
             raise ConfigError(
                 "training without labels needs a head with a memory: set Arch.Head.name to "
-                f"one of {', '.join(components('head'))}"
+                f"one of {', '.join(_memory_heads())}"
             )
         if self.plain_model.neck is None:
             raise ConfigError("training needs Arch.Neck, e.g. ReIDNeck: see configs/")
@@ -325,6 +333,36 @@ class UnsupervisedEngine(Engine):
             compat.logger().info(f"weights {path}: {report}")
 
 
+def _build(build: Callable[..., None], config: Config, mode: str) -> None:
+    """PaddleClas's own ``__init__``, which stops every backbone as if all could be stopped."""
+    try:
+        build(config, mode=mode)
+    except AttributeError as error:
+        if "stop_after" not in str(error):
+            raise
+        raise ConfigError(
+            f"Arch.BackboneStopLayer: {config['Arch']['Backbone']['name']} cannot be stopped after "
+            "a layer. Remove that section (-o Arch.BackboneStopLayer=null) if the network can give "
+            "features by its own options, or take a backbone of docs/en/backbones.md"
+        ) from error
+
+
+def _require_stopped(backbone: nn.Layer, arch: Any) -> None:
+    """PaddleClas passes over a stop layer that is not there."""
+    layer = (arch.get("BackboneStopLayer") or {}).get("name")
+    if layer is not None and not backbone.stop_after(layer):
+        names = ", ".join(name for name, _ in backbone.named_children())
+        raise ConfigError(
+            f"Arch.BackboneStopLayer.name: {arch['Backbone']['name']} has no layer {layer!r}, only "
+            f"{names} and what is in them (blocks[3]); see docs/en/backbones.md"
+        )
+
+
+def _memory_heads() -> list[str]:
+    heads = components("head").items()
+    return [name for name, cls in heads if isinstance(cls, type) and issubclass(cls, MemoryHead)]
+
+
 def _make_static(model: nn.Layer) -> None:
     """Make backbone and neck static; not the head, whose memory changes."""
     # Not full_graph=True: traces in a tenth of the time, but crashes with oneDNN (Paddle 3.3.1).
@@ -333,7 +371,7 @@ def _make_static(model: nn.Layer) -> None:
         model.neck = paddle.jit.to_static(model.neck)
 
 
-def _prepare(config: Any, mode: str) -> None:
+def _prepare(config: Config, mode: str) -> None:
     """Put right what PaddleClas would misread."""
     options = config["Global"]
     # 2.4.2 turns mixed precision on whenever the section exists, whatever use_amp says.

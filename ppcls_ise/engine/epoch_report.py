@@ -8,30 +8,29 @@ from typing import Any
 from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels
 from ppcls_ise.clustering.eps_range import LARGEST_SHARE, MOST_OUTLIERS
-from ppcls_ise.engine.callback import Callback
+from ppcls_ise.engine.callback import Callback, TrainingEngine
 from ppcls_ise.engine.clustering_callback import ClusteringCallback, summary
 
 
 class EpochReport(Callback):
-    """Logs clusters, losses, lambda, learning rate and time after every epoch."""
+    """Logs clusters, losses, what the head reports, learning rate and time after every epoch."""
 
     def __init__(self, clustering: ClusteringCallback) -> None:
         self._clustering = clustering
         self._started = 0.0
         self._stepped = False
 
-    def on_epoch_begin(self, engine: Any, epoch: int) -> bool:
+    def on_epoch_begin(self, engine: TrainingEngine, epoch: int) -> bool:
         self._started = time.perf_counter()
         return True
 
-    def on_epoch_end(self, engine: Any, epoch: int) -> None:
+    def on_epoch_end(self, engine: TrainingEngine, epoch: int) -> None:
         result = self._clustering.result
         assert result is not None
         losses = ", ".join(f"{name} {meter.avg:.4f}" for name, meter in engine.output_info.items())
         self._stepped |= bool(losses)
         parts = [summary(result), losses or "no step taken"]
-        if hasattr(engine.head, "degree"):
-            parts.append(f"lambda {engine.head.degree:.4f}")
+        parts += [f"{name} {value:.4f}" for name, value in engine.head.report().items()]
         parts.append("lr " + ", ".join(f"{lr.get_lr():.3g}" for lr in engine.lr_sch))
         parts.append(f"{time.perf_counter() - self._started:.1f} s")
         collapse = _collapse(result)
@@ -49,7 +48,7 @@ class EpochReport(Callback):
     def state(self) -> dict[str, Any]:
         return {"stepped": self._stepped}
 
-    def restore(self, engine: Any, state: dict[str, Any]) -> None:
+    def restore(self, engine: TrainingEngine, state: dict[str, Any]) -> None:
         self._stepped = state["stepped"]
 
 

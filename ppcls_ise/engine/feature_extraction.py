@@ -63,7 +63,7 @@ def extract(
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     static: StaticFeatures | None = None,
 ) -> Features:
-    """Evaluation-mode features of every image behind ``loader`` (spec: section 10).
+    """Evaluation-mode features of every image behind ``loader`` (CC (2)).
 
     ``N(BN(pooled))`` of the single image. The order is the data set's whatever the loader's;
     several processes each compute a part and all receive the whole. Memory: 4 N D bytes.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import paddle
@@ -68,7 +68,8 @@ def top_candidates(
     groups = None if row_set.groups is None else paddle.to_tensor(row_set.groups)
     with full_float32():
         for start, stop in spans(count, _QUERY_ROWS):
-            best_values, best = None, None
+            best_values: Any = None
+            best: Any = None
             for first, last in spans(count, _BASE_ROWS):
                 scores = paddle.matmul(rows[start:stop], rows[first:last], transpose_y=True)
                 if groups is not None:

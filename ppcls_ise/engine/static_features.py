@@ -61,11 +61,13 @@ class StaticFeatures:
 
     def _load(self, images: np.ndarray) -> StaticModel:
         shape = images.shape[1:]
-        known = self._export is not None and self._export[0] == shape
-        if not known:
-            self._export = shape, StaticExport(self._model, shape, normalize=False)
+        export = self._export[1] if self._export and self._export[0] == shape else None
+        known = export is not None
+        if export is None:
+            export = StaticExport(self._model, shape, normalize=False)
+            self._export = shape, export
         with tempfile.TemporaryDirectory(prefix="ppcls_ise_") as folder:
-            self._export[1].save(folder)
+            export.save(folder)
             network = StaticModel(folder, precision=self._precision)
         if not known:
             self._compare(network, images[:_CHECKED_IMAGES])
@@ -86,5 +88,5 @@ class StaticFeatures:
         digest = hashlib.blake2b(repr(shape).encode())
         for name, tensor in self._model.state_dict().items():
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(tensor.numpy()))
+            digest.update(np.ascontiguousarray(tensor.numpy()).data)
         return digest.digest()

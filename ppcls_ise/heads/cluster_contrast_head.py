@@ -9,7 +9,7 @@ from ppcls_ise.utils.components import register
 
 @register("head")
 class ClusterContrastHead(MemoryHead):
-    """Compare the batch with the cluster memory, nothing else (spec: section 6).
+    """Compare the batch with the cluster memory, nothing else (CC (5)).
 
     Source: Cluster Contrast for Unsupervised Person Re-Identification (arXiv 2103.11568).
     """

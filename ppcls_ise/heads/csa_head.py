@@ -61,8 +61,8 @@ def halves(members: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarra
 class CSAHead(MemoryHead):
     """Cluster sample aggregation (CSA) and hard positive sampling (HPS).
 
-    * At every clustering the prototypes are ``N(g_c)``, the self-attention aggregate of each
-      cluster's samples (`ClusterAggregation`), instead of the normalized mean.
+    * At every clustering the prototypes are ``N(g_c)`` (CSA (4)), the self-attention aggregate of
+      each cluster's samples (`ClusterAggregation`), instead of the normalized mean.
     * In a step the rows of each label are split in two halves that are aggregated separately;
       matching them (`AggregationLoss`) trains the attention.
     * The row most dispersed around the aggregate of all rows of its label

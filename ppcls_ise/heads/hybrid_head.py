@@ -11,7 +11,7 @@ from ppcls_ise.utils.components import register
 
 @register("head")
 class HybridHead(MemoryHead):
-    """Compare the batch with two kinds of cluster memory (spec: section 8).
+    """Compare the batch with two kinds of cluster memory (HHCL (1) to HHCL (9)).
 
     Source: Hard-sample Guided Hybrid Contrast Learning (HHCL, arXiv 2109.12333), released code.
     Goes with `ppcls_ise.losses.HybridContrastLoss`, which holds the weights of the two terms.

@@ -67,10 +67,14 @@ class MemoryHead(nn.Layer):
 
     @property
     def progress(self) -> float:
-        """t = (e I + i) / (E I), steps done over steps in all (spec: section 7.1)."""
+        """t = (e I + i) / (E I), steps done over steps in all (ISE (1))."""
         return self._step / self._num_steps
 
-    def forward(self, features: paddle.Tensor, label: paddle.Tensor | None = None):
+    def report(self) -> dict[str, float]:
+        """Numbers for the line that is logged after every epoch, by their names."""
+        return {}
+
+    def forward(self, features: paddle.Tensor, label: paddle.Tensor | None = None) -> Any:
         """
         Args:
             features: [B, D], as the neck delivers them.
@@ -117,7 +121,7 @@ class MemoryHead(nn.Layer):
 
         The update runs when the gradient of the result is known, hence with losses and gradients
         computed from the old memory and before the optimizer's step, as in the reference
-        (spec: section 6). A forward pass alone changes nothing.
+        (CC (7), CC (8)). A forward pass alone changes nothing.
         """
         plan = self.memory.plan(host_labels(labels, rows.shape[0]))
         return self.updating_by_plan(compared, rows, plan, upload(*plan.arrays))

@@ -2,6 +2,7 @@
 """ISE's head: progressive linear interpolation (PLI) towards neighboring clusters."""
 
 import math
+from typing import Any
 
 import numpy as np
 import paddle
@@ -21,7 +22,7 @@ from ppcls_ise.utils.components import register
 
 
 def pli_degree(progress: float, base_lambda: float = 1.0) -> float:
-    """``lambda = 1/2 * base_lambda * ln(1 + (e - 1) t)`` (spec: section 7.1).
+    """``lambda = 1/2 * base_lambda * ln(1 + (e - 1) t)`` (ISE (2)).
 
     The released code has this factor 1/2 and another one in the interpolation
     (`generate_support_samples`); both are kept.
@@ -45,7 +46,7 @@ def generate_support_samples(
     degree: float,
     topk: int = 1,
 ) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
-    """Support samples between each sample and its nearest other clusters (spec: section 7.2).
+    """Support samples between each sample and its nearest other clusters (ISE (4)).
 
     For the K clusters ``j`` with the largest ``<f_b, m_j>``, ``j != y_b``::
 
@@ -83,7 +84,8 @@ def generate_support_samples(
 
 
 def nearest_others(similarity: paddle.Tensor, labels: paddle.Tensor, topk: int) -> paddle.Tensor:
-    """The K columns of largest ``similarity`` [B, C] but for the row's label [B]: [B, K] int64.
+    """The K columns of largest ``similarity`` [B, C] but for the row's label [B]: [B, K] int64;
+    ISE (3).
 
     Best first, the first of equal ones; the own label where no other column is left. Cost: a copy
     and K passes, where a sort takes much longer.
@@ -127,7 +129,16 @@ class _LogitsOfExtended(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, features, feature_logits, shift, supports, length, memory, temperature):
+    def forward(
+        ctx: Any,
+        features: paddle.Tensor,
+        feature_logits: paddle.Tensor,
+        shift: paddle.Tensor,
+        supports: paddle.Tensor,
+        length: paddle.Tensor,
+        memory: paddle.Tensor,
+        temperature: float,
+    ) -> paddle.Tensor:
         num_rows, num_clusters = feature_logits.shape
         ctx.memory, ctx.temperature = memory, temperature
         logits = paddle.matmul(shift / temperature, memory, transpose_y=True)
@@ -138,7 +149,7 @@ class _LogitsOfExtended(PyLayer):
         return paddle.concat([feature_logits, logits.reshape([-1, num_clusters])])
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
         logits, supports, length = ctx.saved_tensor()
         num_rows, topk, num_clusters = logits.shape
         own, extended = gradient[:num_rows], gradient[num_rows:]
@@ -156,7 +167,7 @@ class _LogitsOfExtended(PyLayer):
 
 @register("head")
 class PLIHead(MemoryHead):
-    """Support samples and their similarity to the cluster memory (spec: sections 7.1 to 7.3).
+    """Support samples and their similarity to the cluster memory (ISE (1) to ISE (6)).
 
     Rows compared with the memory, and fed into it, are [f_1 .. f_B, s_11, s_12, ...].
 
@@ -189,6 +200,9 @@ class PLIHead(MemoryHead):
     def degree(self) -> float:
         """The current lambda, for logs and for the next step."""
         return pli_degree(self.progress, self.base_lambda)
+
+    def report(self) -> dict[str, float]:
+        return {"lambda": self.degree}
 
     def compare(self, features: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
         memory = self.memory.prototypes

@@ -18,7 +18,7 @@ NAME = "inference"
 # Every file that an export writes is called inference and one of these.
 SUFFIXES = (".yml", ".json", ".pdmodel", ".pdiparams", ".pdiparams.info", ".onnx")
 _HEAD = """# SPDX-License-Identifier: Apache-2.0
-# Written by tools/export_model.py. Images are RGB; image_shape is channels, height, width.
+# Written by ppcls-ise export. Images are RGB; image_shape is channels, height, width.
 """
 _MODEL_SUFFIXES = (".json", ".pdmodel", ".pdiparams")
 _PIECE = 1 << 20
@@ -74,7 +74,7 @@ class InferenceFile:
         if not path.is_file():
             raise ConfigError(
                 f"{folder} is no exported model: there is no {path.name} in it. Make one with "
-                "tools/export_model.py (--model is the folder that it wrote)."
+                "ppcls-ise export (--model is the folder that it wrote)."
             )
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -88,9 +88,7 @@ class InferenceFile:
                 versions={str(k): str(v) for k, v in content["Versions"].items()},
             )
         except (yaml.YAMLError, *(KeyError, TypeError, ValueError, AttributeError)) as error:
-            raise ConfigError(
-                f"{path} is not what tools/export_model.py writes: {error}"
-            ) from error
+            raise ConfigError(f"{path} is not what ppcls-ise export writes: {error}") from error
         result._check_files(Path(folder))
         return result
 
@@ -99,7 +97,7 @@ class InferenceFile:
         if unknown := sorted(found - self.files.keys()):
             raise WeightsError(
                 f"{folder} holds {', '.join(unknown)}, which {NAME}.yml does not know: export the "
-                "model again with tools/export_model.py"
+                "model again with ppcls-ise export"
             )
         for name, digest in self.files.items():
             if Path(name).name != name:
@@ -107,7 +105,7 @@ class InferenceFile:
             if not (folder / name).is_file() or file_digest(folder / name) != digest:
                 raise WeightsError(
                     f"{folder / name} is missing, damaged or of another export than {NAME}.yml: "
-                    "export the model again with tools/export_model.py"
+                    "export the model again with ppcls-ise export"
                 )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ise import compat
+from ppcls_ise.compat import Config
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError
 
@@ -73,11 +74,11 @@ class Preprocessing:
 
 
 def _generator_states() -> tuple[Any, ...]:
-    _, words, place, *_ = np.random.get_state()
-    return random.getstate(), words.tobytes(), place
+    state: Any = np.random.get_state()
+    return random.getstate(), state[1].tobytes(), state[2]
 
 
-def evaluation_transforms(config: Any) -> Any:
+def evaluation_transforms(config: Config) -> Any:
     """The operators that an evaluation of ``config`` uses: those of the query images, or those of
     the clustering where the config evaluates nothing.
 

@@ -58,7 +58,7 @@ class StaticExport:
     Args:
         model: a ``RecModel``.
         image_shape: ``[3, H, W]``, as in ``Global.image_shape``; the batch size stays open.
-        normalize: save ``N(BN(pooled))`` (spec: section 10), else the neck's output before N.
+        normalize: save ``N(BN(pooled))`` (CC (2)), else the neck's output before N.
     """
 
     def __init__(

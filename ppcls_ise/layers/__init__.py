@@ -8,8 +8,10 @@ from ppcls_ise.layers.grouped_batch_norm import (
     GroupedBatchNorm,
     group_batch_norms,
 )
+from ppcls_ise.layers.ibn import IBN
 
 __all__ = [
+    "IBN",
     "ClusterAggregation",
     "FrozenBiasBatchNorm1D",
     "GeMPooling",

@@ -11,7 +11,7 @@ _PARTS_AT_ONCE = 32
 
 
 class ClusterAggregation(nn.Layer):
-    """Aggregate the samples of each cluster by multi-head self-attention (CSA).
+    """Aggregate the samples of each cluster by multi-head self-attention: CSA (1) to CSA (3).
 
     For one cluster of n rows x_1 .. x_n in D dimensions, X = sqrt(D) x and H heads h of d values::
 
@@ -25,7 +25,7 @@ class ClusterAggregation(nn.Layer):
     layer has been trained. (K gets its first gradient once Q has moved, after one step.)
 
     Source: the idea of "A new robust contrastive learning for unsupervised person
-    re-identification" (DOI 10.1007/s13042-023-01997-1); the equations are ours, see docs/en/csa.md.
+    re-identification" (DOI 10.1007/s13042-023-01997-1); the equations are ours.
 
     Args:
         num_features: D.

@@ -9,7 +9,7 @@ from ppcls_ise.layers.precision import in_float32
 
 
 def gem_pooling(feature_map: paddle.Tensor, power: paddle.Tensor) -> paddle.Tensor:
-    """``(mean over positions of max(v, 1e-6)^p)^(1/p)``: [B, C, H, W] -> [B, C] (spec: section 3).
+    """``(mean over positions of max(v, 1e-6)^p)^(1/p)``: [B, C, H, W] -> [B, C] (CC (1)).
 
     In float32 under mixed precision, where the powers would overflow: 41^3 is beyond float16.
 

@@ -48,8 +48,8 @@ class GroupedBatchNorm(nn.Layer):
     """Batch norm whose training statistics are those of ``group_size`` consecutive rows.
 
     The published recipes train on 4 cards x 64 rows with unsynchronized batch norm: each card
-    normalizes its own 64 rows, and only the first card's running statistics survive (spec:
-    section 3). One card with 256 rows and ``group_size=64`` computes the same.
+    normalizes its own 64 rows, and only the first card's running statistics survive
+    (CC (2)). One card with 256 rows and ``group_size=64`` computes the same.
 
     The running variance takes the UNBIASED batch variance (n / (n - 1)), which is the convention
     of the framework that the recipes were published for; Paddle's own layer takes the biased one
@@ -102,7 +102,9 @@ class GroupedBatchNorm(nn.Layer):
             sections[-2:] = [self.group_size + 1]
         return sections
 
-    def _normalize(self, x, mean, variance, *, training: bool) -> paddle.Tensor:
+    def _normalize(
+        self, x: paddle.Tensor, mean: paddle.Tensor, variance: paddle.Tensor, *, training: bool
+    ) -> paddle.Tensor:
         bias = differentiable(self.bias) if training else self.bias
         return F.batch_norm(
             x, mean, variance, self.weight, bias, training=training, epsilon=self.epsilon

@@ -73,7 +73,7 @@ def row_dots(one: paddle.Tensor, other: paddle.Tensor) -> paddle.Tensor:
 
 class _UnitRows(PyLayer):
     @staticmethod
-    def forward(ctx, rows):
+    def forward(ctx: Any, rows: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         length = row_dots(rows, rows).clip(min=1e-24).sqrt()
         unit = rows / length
         ctx.save_for_backward(unit, length)
@@ -81,7 +81,7 @@ class _UnitRows(PyLayer):
         return unit, length
 
     @staticmethod
-    def backward(ctx, gradient, _):
+    def backward(ctx: Any, gradient: paddle.Tensor, _: paddle.Tensor) -> paddle.Tensor:
         """``(g - <g, u> u) / length``"""
         unit, length = ctx.saved_tensor()
         radial = unit * -row_dots(gradient, unit)

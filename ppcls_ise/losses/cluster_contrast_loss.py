@@ -9,7 +9,7 @@ from ppcls_ise.utils.components import register
 
 
 def cluster_contrast_loss(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-    """``L_cc = mean over rows of (log sum_c exp z_rc - z_{r, y_r})`` (spec: section 6).
+    """``L_cc = mean over rows of (log sum_c exp z_rc - z_{r, y_r})`` (CC (5)).
 
     Args:
         logits: ``z`` [R, C], similarities over temperature.
@@ -25,7 +25,7 @@ def cluster_contrast_loss(logits: paddle.Tensor, labels: paddle.Tensor) -> paddl
 class ClusterContrastLoss(nn.Layer):
     """`cluster_contrast_loss` on what a memory head returns, for ``Loss.Train`` in the YAML.
 
-    The rows are the batch and, with ISE, its support samples (spec: section 7.3).
+    The rows are the batch and, with ISE, its support samples (ISE (6)).
     """
 
     def forward(self, output: dict, batch_labels: paddle.Tensor) -> dict[str, paddle.Tensor]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cross-entropy without a bound, plain and smoothed."""
 
+from typing import Any
+
 import paddle
 from paddle.autograd import PyLayer
 
@@ -31,7 +33,7 @@ def cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor
 
 class _CrossEntropy(PyLayer):
     @staticmethod
-    def forward(ctx, logits, labels):
+    def forward(ctx: Any, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         shifted = _shifted(logits)
         wanted = _at_labels(shifted, labels)
         exponentials = shifted.exp_()
@@ -40,7 +42,7 @@ class _CrossEntropy(PyLayer):
         return (paddle.log(total) - wanted).mean()
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, None]:
         """``(softmax(z) - onehot(y)) / R``"""
         exponentials, total, labels = ctx.saved_tensor()
         scale = gradient / total.shape[0]
@@ -52,7 +54,7 @@ class _CrossEntropy(PyLayer):
 
 @in_float32
 def smoothed_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-    """Cross-entropy with the label smoothing of HHCL's ``--smooth`` (spec: section 8.3).
+    """Cross-entropy with the label smoothing of HHCL's ``--smooth`` (HHCL (10)).
 
     With epsilon = 0.1 and kappa = floor(C / 50)::
 

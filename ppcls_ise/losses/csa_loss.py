@@ -21,7 +21,7 @@ def aggregation_loss(
         L_csa = 1/2 mean over c of [-ln softmax over e (S_ce) at c] + 1/2 the same of S transposed
 
     A sample that does not belong to the cluster pulls the half that it is in away from the other
-    half, so it is given less weight. Our choice, see docs/en/csa.md.
+    half, so it is given less weight. Our choice: CSA (6) in docs/en/csa.md.
 
     Args:
         first, second: unit rows [P, D].

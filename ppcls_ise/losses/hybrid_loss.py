@@ -12,7 +12,7 @@ from ppcls_ise.utils.components import register
 
 @in_float32
 def hardest_instance_logits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-    """One logit per cluster from its n instance slots (spec: section 8.2).
+    """One logit per cluster from its n instance slots (HHCL (7)).
 
     ``l_c = max_i u_ic`` for ``c != y`` (the most similar instance of another cluster) and
     ``l_y = min_i u_iy`` (the least similar one of the own). Only the selected slot has a gradient.
@@ -41,7 +41,7 @@ def hybrid_contrast_loss(
     convex: bool = False,
     label_smoothing: bool = False,
 ) -> paddle.Tensor:
-    """Version 1 (spec: section 8.1), with ``z^h = <f, h> / tau`` and ``z^a = <f, a> / tau``::
+    """Version 1 (HHCL (2), HHCL (3)), with ``z^h = <f, h> / tau`` and ``z^a = <f, a> / tau``::
 
         as released:  L = w [CE(z^h, y) + (1 - w) CE(z^a, y)]      w = 1/2: one half and a quarter
         convex:       L = w  CE(z^h, y) + (1 - w) CE(z^a, y)       w = 1/2: one half each
@@ -74,7 +74,7 @@ def instance_contrast_loss(
     mean_weight: float = 0.5,
     label_smoothing: bool = False,
 ) -> paddle.Tensor:
-    """Version 2 (spec: section 8.2): ``L = w CE(z^a, y) + (1 - w) CE(l, y)``.
+    """Version 2 (HHCL (8)): ``L = w CE(z^a, y) + (1 - w) CE(l, y)``.
 
     ``l`` are the `hardest_instance_logits`. Source: HHCL, released code, ``CMhybrid_v2``.
 

@@ -20,7 +20,7 @@ def label_preserving_loss(
     support_labels: paddle.Tensor,
     temperature: float = 0.6,
 ) -> paddle.Tensor:
-    """Keep each sample closest to the support samples of its own cluster (spec: section 7.4).
+    """Keep each sample closest to the support samples of its own cluster (ISE (10)).
 
     With ``E_bq = exp(<f_b, s_q> / T)``::
 

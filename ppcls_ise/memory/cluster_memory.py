@@ -38,7 +38,7 @@ class UpdatePlan:
 
 
 class ClusterMemory:
-    """One unit prototype per cluster; a constant for differentiation (spec: section 6).
+    """One unit prototype per cluster; a constant for differentiation (CC (3) to CC (8)).
 
     ``z_rc = <N(x_r), m_c> / temperature`` with ``N(v) = v / max(|v|, 1e-12)``.
 
@@ -189,7 +189,8 @@ class ClusterMemory:
 
         ``w`` are `_weighted` rows. The 1e-24 matters for an exactly zero sum only: it stays zero.
         """
-        current, done = paddle.gather(self.prototypes, targets).unsqueeze(1), []  # [P, 1, D]
+        current = paddle.gather(self.prototypes, targets).unsqueeze(1)  # [P, 1, D]
+        done: list[paddle.Tensor] = []
         for x in rounds:
             if x.shape[0] < current.shape[0]:
                 done.insert(0, current[x.shape[0] :])

@@ -12,7 +12,7 @@ from ppcls_ise.memory.cluster_memory import ClusterMemory, UpdatePlan
 
 
 class HybridMemory(ClusterMemory):
-    """Version 1: a hard and a mean prototype per cluster (spec: section 8.1).
+    """Version 1: a hard and a mean prototype per cluster (HHCL (1), HHCL (4), HHCL (5)).
 
     With ``mu`` the momentum of the OLD row and ``N'(v) = v / |v|``, once per label ``c`` present::
 
@@ -111,7 +111,7 @@ class HybridMemory(ClusterMemory):
 
 
 class InstanceMemory(ClusterMemory):
-    """Version 2: a mean prototype and n instance slots per cluster (spec: section 8.2).
+    """Version 2: a mean prototype and n instance slots per cluster (HHCL (6), HHCL (9)).
 
     The mean prototypes ``a`` (``prototypes``) move as in `HybridMemory`. The rows of label ``c``,
     in batch order, overwrite slots 1, 2, ... of ``c``, without momentum or normalization; slots

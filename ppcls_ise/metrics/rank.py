@@ -58,7 +58,8 @@ def evaluate_rank(
     cameras. Queries without a match in what remains are skipped and reported. Identities 0 and -1
     are ordinary identities here; data sets leave out what must be left out.
 
-    AP of a query with matches at ranks r_1 < ... < r_n is (1/n) sum_t t/r_t. Gallery images at
+    Clustering (13) to Clustering (15): AP of a query with matches at ranks r_1 < ... < r_n is
+    (1/n) sum_t t/r_t. Gallery images at
     exactly the same distance are ranked by ascending gallery index, which is torchreid's evaluator
     with a stable sort; evaluators that use scikit-learn's average precision share one threshold
     among ties and differ then, and only then. Exact copies in the gallery tie exactly.

@@ -14,7 +14,7 @@ _POOLINGS = ("none", "avg", "gem")
 
 @register("neck")
 class ReIDNeck(nn.Layer):
-    """Pooling, then 1-d batch norm whose bias is frozen at 0 (spec: section 3).
+    """Pooling, then 1-d batch norm whose bias is frozen at 0 (CC (2)).
 
     PaddleClas's ``BNNeck`` means to freeze that bias but trains it; the weights are called
     ``feat_bn.*`` as there, so released ``RecModel`` weights load.
@@ -40,7 +40,18 @@ class ReIDNeck(nn.Layer):
         self.feat_bn = FrozenBiasBatchNorm1D(num_features)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """[B, D, H, W] (or [B, D] with pooling ``none``) -> [B, D]."""
+        """[B, D, H, W] (or [B, D] with pooling ``none``) -> [B, D].
+
+        Raises:
+            ConfigError: the backbone gives another number of channels, or has pooled already.
+        """
+        if self.pooling_name != "none" and (x.ndim != 4 or list(x.shape[2:]) == [1, 1]):
+            raise ConfigError(
+                f"Arch.Neck.pooling is {self.pooling_name}, but the backbone has pooled already: "
+                f"it gives {list(x.shape[1:])} values per image. Set Arch.Neck.pooling to none, or "
+                "Arch.BackboneStopLayer.name to the last layer before the backbone's own pooling "
+                "(docs/en/backbones.md)"
+            )
         if self.pooling_name == "gem":
             x = self.pooling(x)
         elif self.pooling_name == "avg":

@@ -81,8 +81,13 @@ class Calibration:
         try:
             rows = tuple((float(t), float(a), float(r)) for t, a, r in values["rows"])
             numbers = {name: float(values[name]) for name in cls._floats()}
-            counts = {name: int(values[name]) for name in ("different_pairs", "same_pairs")}
-            result = cls(**numbers, **counts, source=str(values["source"]), rows=rows)
+            result = cls(
+                **numbers,
+                different_pairs=int(values["different_pairs"]),
+                same_pairs=int(values["same_pairs"]),
+                source=str(values["source"]),
+                rows=rows,
+            )
         except (TypeError, KeyError, OverflowError) as error:
             raise ValueError(f"this is no calibration: {error}") from error
         if not np.isfinite([list(numbers.values())]).all():
@@ -96,7 +101,7 @@ class Calibration:
 
 def shown_score(score: float) -> str:
     """Three decimals, rounded down: a score below a threshold never reads as equal to it."""
-    return f"{_THRESHOLDS[_bins(np.float32([score]))[0]]:.3f}"
+    return f"{_THRESHOLDS[_bins(np.array([score], np.float32))[0]]:.3f}"
 
 
 def calibrate(
@@ -128,11 +133,11 @@ def calibrate(
     """
     if not 0 <= max_false_accept <= 1:
         raise DataError(f"a false-accept rate is a share in 0 .. 1, got {max_false_accept}")
-    rows, labels = np.asarray(features, np.float32), np.asarray(labels)
-    known = labels != _UNKNOWN
-    rows, labels = rows[known], labels[known]
+    rows, people = np.asarray(features, np.float32), np.asarray(labels)
+    known = people != _UNKNOWN
+    rows, people = rows[known], people[known]
     cameras = None if cameras is None else np.asarray(cameras)[known]
-    same, different = _count_scores(rows, labels, cameras)
+    same, different = _count_scores(rows, people, cameras)
     for name, counts in (("the same person", same), ("different people", different)):
         if not counts.sum():
             where = " from different cameras" if cameras is not None else ""
@@ -150,7 +155,9 @@ def calibrate(
     shown = sorted({chosen, *(lowest(rate) for rate in _SHOWN_RATES)})
     table = tuple((float(_THRESHOLDS[i]), float(accepts[i]), float(rejects[i])) for i in shown)
     return Calibration(
-        *(float(column[chosen]) for column in (_THRESHOLDS, accepts, rejects)),
+        threshold=float(_THRESHOLDS[chosen]),
+        false_accept=float(accepts[chosen]),
+        false_reject=float(rejects[chosen]),
         different_pairs=int(different.sum()),
         same_pairs=int(same.sum()),
         source=source,

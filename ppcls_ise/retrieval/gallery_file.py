@@ -32,7 +32,8 @@ def write_arrays(path: str | Path, facts: Mapping[str, Any], arrays: dict[str, n
     text = np.frombuffer(json.dumps(facts).encode("ascii"), np.uint8)
     with replacing(path) as scratch, scratch.open("w+b") as file:
         file.write(bytes(_HEAD))
-        np.savez(file, **{_FACTS: text}, **arrays)
+        # numpy's types take ** for its option allow_pickle
+        np.savez(file, **{_FACTS: text}, **arrays)  # type: ignore[arg-type]
         digest = _digest(file)
         file.seek(0)
         file.write(_MAGIC + digest + b"\n")
@@ -49,12 +50,12 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
         head = file.read(_HEAD)
         if not head.startswith(_MAGIC):
             raise DataError(
-                f"{path} is no gallery of this version. Make one with tools/search.py build."
+                f"{path} is no gallery of this version. Make one with ppcls-ise search build."
             )
         if head[len(_MAGIC) :] != _digest(file) + b"\n":
             raise DataError(
                 f"{path} is damaged: its checksum is wrong. Restore it, or build it again with "
-                "tools/search.py build."
+                "ppcls-ise search build."
             )
         file.seek(_HEAD)
         try:

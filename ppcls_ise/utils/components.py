@@ -11,25 +11,27 @@ The YAML then names the class. `ppcls_ise.register` hands the tables over to Pad
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ppcls_ise.errors import ConfigError
 
 KINDS = ("backbone", "neck", "head", "loss", "dataset", "sampler", "transform", "metric")
 
-Component = TypeVar("Component", bound=type)
+Component = TypeVar("Component", bound=Callable[..., Any])
 
-_TABLES: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
+_TABLES: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in KINDS}
+# PaddleClas builds both by one function, so they share their names.
+_SHARED = {"neck": "head", "head": "neck"}
 
 
 def register(kind: str) -> Callable[[Component], Component]:
-    """Class decorator: make a class known to the YAML by its name.
+    """Decorator: make a class, or a function that builds one, known to the YAML by its name.
 
     Args:
         kind: one of `KINDS`.
 
     Raises:
-        ConfigError: no such kind, or another class of that kind has the name.
+        ConfigError: no such kind, or another class has the name (necks and heads share theirs).
     """
     if kind not in _TABLES:
         raise ConfigError(
@@ -37,18 +39,19 @@ def register(kind: str) -> Callable[[Component], Component]:
         )
 
     def enter(cls: Component) -> Component:
-        there = _TABLES[kind].setdefault(cls.__name__, cls)
+        name = cls.__name__
+        there = _TABLES[kind].get(name) or _TABLES[_SHARED.get(kind, kind)].get(name) or cls
         if (there.__module__, there.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ConfigError(
-                f"{cls.__module__} registers a {kind} {cls.__name__}, and {there.__module__} has "
+                f"{cls.__module__} registers a {kind} {name}, and {there.__module__} has "
                 "one of that name already: give yours another name"
             )
-        _TABLES[kind][cls.__name__] = cls  # a module that is loaded anew
+        _TABLES[kind][name] = cls  # a module that is loaded anew
         return cls
 
     return enter
 
 
-def components(kind: str) -> Mapping[str, type]:
+def components(kind: str) -> Mapping[str, Callable[..., Any]]:
     """Name -> class of all components of that kind; a view that grows with them."""
     return MappingProxyType(_TABLES[kind])

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from ppcls_ise.clustering.eps_range import LEAST_STABILITY, EpsRange
 from ppcls_ise.data.images import read_image
+from ppcls_ise.errors import DataError
 from ppcls_ise.metrics import Side
 from ppcls_ise.utils.files import replacing
 
@@ -21,11 +22,17 @@ def ranked_gallery(query: Side, gallery: Side, row: int, count: int) -> np.ndarr
     """Indices of the ``count`` nearest gallery images of one query, those of its own identity and
     camera left out."""
     scores = gallery[0] @ query[0][row]
-    if query[2] is not None and gallery[2] is not None:
+    if query[1] is not None and query[2] is not None and gallery[2] is not None:
         own = (gallery[1] == query[1][row]) & (gallery[2] == query[2][row])
         scores = np.where(own, -np.inf, scores)
     order = np.argsort(-scores, kind="stable")
     return order[np.isfinite(scores[order])][:count]
+
+
+def _same_person(query: Side, gallery: Side, row: int) -> np.ndarray:
+    if query[1] is None or gallery[1] is None:
+        raise DataError("ranked lists are colored by identities, which these images lack")
+    return np.equal(gallery[1], query[1][row])
 
 
 def ranked_lists(
@@ -63,7 +70,7 @@ def ranked_lists(
             left = cell_w + 3 * _GAP + i * run_w
             draw.text((left, 3), title, fill=_NEUTRAL)
             for place, index in enumerate(ranked_gallery(query, gallery, row, count)):
-                right = gallery[1][index] == query[1][row]
+                right = bool(_same_person(query, gallery, row)[index])
                 picture = _framed(gallery_images[index], _RIGHT if right else _WRONG)
                 canvas.paste(picture, (left + place * cell_w, top))
     with replacing(path) as scratch:

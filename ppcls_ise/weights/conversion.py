@@ -1,36 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of ISE-ReID, Cluster Contrast and HHCL (PyTorch) to ``.pdparams`` and back.
+"""PyTorch checkpoints to ``.pdparams`` and back.
 
-The three share one ResNet-50 (`rec_model_layout`). PyTorch is imported by `read_torch` and
-`write_torch` only; the renaming needs neither framework.
+Of ISE-ReID, Cluster Contrast and HHCL (one ResNet-50, also as IBN-a), of DINO and TransReID-SSL
+(ViT), and ImageNet networks of torchvision and IBN-Net. PyTorch is not needed.
 """
 
-import importlib
-import pickle
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from ppcls_ise.errors import WeightsError
-from ppcls_ise.weights.loading import compare, read_state, replacing, write_state
-from ppcls_ise.weights.rec_model_layout import rec_model_layout
+from ppcls_ise.weights.loading import compare, read_state, write_state
+from ppcls_ise.weights.torch_file import read_torch_file, write_torch_file
+from ppcls_ise.weights.torch_layouts import layout_of_ours, layout_of_torch
 
 _OURS = ".pdparams"
 _THEIRS = (".pth", ".pt", ".tar")
-_PARALLEL = "module."
+_PARTS = ("teacher", "state_dict", "model")
+_PARALLEL, _BACKBONE, _BASE = "module.", "backbone.", "base."
+_MOBILENET = "features.0.0.weight"
+_HEADS_BESIDE_CLASSIFIER = ("head.",)
+_HEADS = (*_HEADS_BESIDE_CLASSIFIER, "classifier.")
 _COUNTER = "num_batches_tracked"
 _VARIANCE = "running_var"
-_TORCH_POWER, _OUR_POWER = "gap.p", "neck.pooling.p"
+_SHOWN = 5
 # Entries of a variant that has no counterpart here -> what it is.
 _VARIANTS = {
     "base.3.0.conv1.weight": "it has no ReLU after the stem (its stages are base.3 to base.6)",
     "feat.weight": "it has an embedding layer (--features)",
-    "base.4.0.bn1.IN.weight": "it is an IBN-ResNet",
 }
 
 
@@ -38,20 +37,32 @@ _VARIANTS = {
 class ConversionReport:
     """What a conversion did, by name."""
 
-    converted: int
+    names: list[tuple[str, str]]  # read, written
     ignored: list[str]
-    pooling: str
+    added: list[str]
+    network: str
+    advice: str
+
+    @property
+    def converted(self) -> int:
+        """Tensors that were taken over."""
+        return len(self.names)
 
     def __str__(self) -> str:
         text = f"{self.converted} tensors converted"
-        if self.ignored:
-            text += f", {len(self.ignored)} left out ({', '.join(self.ignored)})"
-        return text + (
-            ". The network pools with GeM: set Arch.BackboneStopLayer.name to blocks[15] and "
-            "Arch.Neck.pooling to gem."
-            if self.pooling == "gem"
-            else ". The network pools by the average: Arch.BackboneStopLayer.name avg_pool."
-        )
+        for title, names in (("left out", self.ignored), ("added", self.added)):
+            if names:
+                more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+                text += f", {len(names)} {title} ({', '.join(names[:_SHOWN])}{more})"
+        return f"{text}: {self.network}. {self.advice}".strip()
+
+    def lines(self) -> list[str]:
+        """Every name that was read, and what became of it."""
+        return [
+            *(f"{old} -> {new}" for old, new in self.names),
+            *(f"{name} left out" for name in self.ignored),
+            *(f"{name} added" for name in self.added),
+        ]
 
 
 def from_torch(
@@ -59,7 +70,8 @@ def from_torch(
 ) -> tuple[dict[str, np.ndarray], ConversionReport]:
     """Rename a PyTorch ``state_dict`` to ours; floating values become float32.
 
-    ``module.`` (data parallel) is taken off, a classifier and the batch counters are left out.
+    ``module.`` (data parallel) is taken off, and ``backbone.`` of DINO's networks. Heads and the
+    batch counters are left out; the classifier of an ImageNet network is kept.
 
     Args:
         state: their name -> array.
@@ -68,26 +80,40 @@ def from_torch(
     Raises:
         WeightsError: it is another network; names what is missing or unexpected.
     """
-    plain = {name.removeprefix(_PARALLEL): value for name, value in state.items()}
-    if len(plain) != len(state):
-        raise WeightsError(f"{source} has entries with and without {_PARALLEL} of one name")
-    ignored = [name for name in plain if name.startswith("classifier.")]
+    plain = _without(state, _PARALLEL, source)
+    if f"{_BACKBONE}cls_token" in plain or f"{_BACKBONE}conv1.weight" in plain:  # DINO's wrapper
+        plain = _without(plain, _BACKBONE, source)
+    elif f"{_BASE}cls_token" in plain:  # supervised TransReID
+        plain = _without(plain, _BASE, source)
+    heads = _HEADS_BESIDE_CLASSIFIER if _MOBILENET in plain else _HEADS
+    ignored = [name for name in plain if name.startswith(heads)]
     used = {
         name: value
         for name, value in plain.items()
         if name not in ignored and not name.endswith(f".{_COUNTER}")
     }
-    gem = _TORCH_POWER in used
-    layout = rec_model_layout(gem=gem)
-    report = compare({tensor.torch_name: tensor.shape for tensor in layout}, used)
+    layout = layout_of_torch({name: value.shape for name, value in used.items()})
+    report = compare({tensor.torch_name: tensor.shape for tensor in layout.tensors}, used)
     if report.problems(optional=()):
         variant = [text for name, text in _VARIANTS.items() if name in used]
         raise WeightsError(
-            f"{source} is not the ResNet-50 of ISE-ReID, Cluster Contrast and HHCL: "
+            f"{source} is not {layout.network}: "
             f"{str(report).replace('loaded', 'fit')}" + "".join(f"; {text}" for text in variant)
         )
-    renamed = {t.name: used[t.torch_name].astype(np.float32, copy=False) for t in layout}
-    return renamed, ConversionReport(len(renamed), ignored, "gem" if gem else "avg")
+    renamed = {}
+    for tensor in layout.tensors:
+        value = used[tensor.torch_name].astype(np.float32, copy=False)
+        renamed[tensor.name] = np.ascontiguousarray(value.T) if tensor.transposed else value
+    known = list(renamed)
+    if layout.add is not None:
+        layout.add(renamed)
+    return renamed, ConversionReport(
+        names=[(t.torch_name, t.name) for t in layout.tensors],
+        ignored=ignored,
+        added=[name for name in renamed if name not in known],
+        network=layout.network,
+        advice=f"Name the file in {layout.advice}",
+    )
 
 
 def to_torch(
@@ -98,38 +124,45 @@ def to_torch(
     The batch counters, which Paddle does not have, are 0. A head is left out.
 
     Raises:
-        WeightsError: the state is of another network; names what is missing or unexpected.
+        WeightsError: the state is of another network, or of one that PyTorch's has fewer layers
+            than; names what is missing or unexpected.
     """
-    ignored = [name for name in state if name.startswith("head.")]
+    ignored = [name for name in state if name.startswith(("head.", "loss_func."))]
     used = {name: value for name, value in state.items() if name not in ignored}
-    gem = _OUR_POWER in used
-    layout = rec_model_layout(gem=gem)
-    report = compare({tensor.name: tensor.shape for tensor in layout}, used)
+    layout = layout_of_ours({name: value.shape for name, value in used.items()})
+    if layout.add is not None:
+        raise WeightsError(
+            f"{source}: there is no way back to {layout.network}, which lacks a layer that "
+            "PaddleClas's network has"
+        )
+    report = compare({tensor.name: tensor.own_shape for tensor in layout.tensors}, used)
     if report.problems(optional=()):
         raise WeightsError(
-            f"{source} is no RecModel of a ResNet-50 with a batch-norm neck: "
-            f"{str(report).replace('loaded', 'fit')}"
+            f"{source} is no state of {layout.network}: {str(report).replace('loaded', 'fit')}"
         )
     prefix = _PARALLEL if data_parallel else ""
     renamed: dict[str, np.ndarray] = {}
-    for tensor in layout:
-        renamed[prefix + tensor.torch_name] = used[tensor.name]
+    for tensor in layout.tensors:
+        value = used[tensor.name]
+        if tensor.transposed:
+            value = np.ascontiguousarray(value.T)
+        renamed[prefix + tensor.torch_name] = value
         if tensor.torch_name.endswith(_VARIANCE):
             counter = tensor.torch_name.removesuffix(_VARIANCE) + _COUNTER
             renamed[prefix + counter] = np.zeros((), np.int64)
-    return renamed, ConversionReport(len(layout), ignored, "gem" if gem else "avg")
+    names = [(t.name, prefix + t.torch_name) for t in layout.tensors]
+    return renamed, ConversionReport(names, ignored, [], layout.network, "")
 
 
-def convert(source: str | Path, target: str | Path, *, data_parallel: bool = False) -> str:
+def convert(
+    source: str | Path, target: str | Path, *, data_parallel: bool = False
+) -> ConversionReport:
     """Convert a file; the direction follows from the names.
 
     Args:
         source, target: one ``.pdparams``, the other ``.pth``, ``.pt`` or ``.tar``; ``target`` is
             written atomically.
         data_parallel: write PyTorch names with ``module.``.
-
-    Returns:
-        A sentence on what was done.
 
     Raises:
         WeightsError: see `from_torch`, `to_torch`, `read_torch`; or the names do not fit.
@@ -150,99 +183,49 @@ def convert(source: str | Path, target: str | Path, *, data_parallel: bool = Fal
             f"one of {source.name} and {target.name} has to end in {_OURS}, the other in "
             f"{', '.join(_THEIRS)}"
         )
-    return f"{target}: {report}"
+    return report
 
 
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the ``state_dict`` of a checkpoint (zip or legacy format), without executing anything.
+    """Read the weights of a checkpoint (zip or legacy format), without executing anything.
 
-    PyTorch's own restricted loader does the reading. Training scripts also store the best mAP as a
-    numpy number, which that loader refuses; here a stand-in takes its place.
+    Taken are DINO's ``teacher``, else ``state_dict``, else ``model``, else the whole content.
 
     Returns:
         Name -> array, ``module.`` included; half precision as float32.
 
     Raises:
-        WeightsError: PyTorch is not installed, or the file is not a checkpoint or asks for code.
+        WeightsError: the file is not a checkpoint or asks for code; names the file.
     """
-    torch = _torch()
-    stand_ins = [
-        (_Number, f"{package}.multiarray.scalar") for package in ("numpy.core", "numpy._core")
-    ]
-    stand_ins.append((_NumberType, "numpy.dtype"))
-    try:
-        with torch.serialization.safe_globals(stand_ins):
-            content = torch.load(str(path), map_location="cpu", weights_only=True)
-    # Everything that a damaged file can make the loader raise.
-    except (
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        OSError,
-        ArithmeticError,
-        MemoryError,
-        AssertionError,
-        struct.error,
-        pickle.UnpicklingError,
-    ) as error:
-        raise WeightsError(
-            f"{path} is no PyTorch checkpoint that can be loaded safely ({_first_line(error)})"
-        ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
+    content, values = read_torch_file(path)
+    if isinstance(content, dict):
+        parts = [content.get(key) for key in _PARTS]
+        content = next((part for part in parts if isinstance(part, dict)), content)
+    if not isinstance(content, dict) or not content:
         raise WeightsError(f"{path} holds no state_dict")
-    odd = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    state = {str(name): values(item) for name, item in content.items()}
+    odd = [name for name, value in state.items() if value is None]
     if odd:
         raise WeightsError(
             f"{path} holds no state_dict, but entries that are no tensors: {', '.join(odd[:5])}"
         )
-    return {str(name): _to_numpy(value) for name, value in content.items()}
+    return {name: value for name, value in state.items() if value is not None}
 
 
 def write_torch(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
-    """Write ``{"state_dict": ...}``, as the training scripts do, atomically."""
-    torch = _torch()
-    # A copy: PyTorch shares memory with the array, which may be read-only.
-    tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
-    with replacing(path) as scratch:
-        torch.save({"state_dict": tensors}, scratch)
+    """Write ``{"state_dict": ...}``, as the training scripts do, atomically.
 
-
-class _Number:
-    """Stands for a numpy number in a checkpoint; its value is not needed."""
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-
-class _NumberType(_Number):
-    """Stands for the type of a numpy number: numpy's own would take any state."""
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    tensor = tensor.detach()
-    return (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
-
-
-def _torch() -> ModuleType:
+    Raises:
+        WeightsError: it cannot be written there.
+    """
     try:
-        torch = importlib.import_module("torch")
-    except ImportError as error:
-        raise WeightsError(
-            "PyTorch checkpoints need PyTorch: pip install 'ppcls_ise[torch]', or pip install torch"
-        ) from error
-    if not hasattr(torch.serialization, "safe_globals"):
-        raise WeightsError(f"PyTorch {torch.__version__} is too old: 2.6 or newer is needed")
-    return torch
+        write_torch_file(path, state)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _first_line(error: BaseException) -> str:
-    lines: Iterable[str] = str(error).strip().splitlines()
-    return next(iter(lines), type(error).__name__)
+def _without(state: Mapping[str, np.ndarray], prefix: str, source: str) -> dict[str, np.ndarray]:
+    plain = {name.removeprefix(prefix): value for name, value in state.items()}
+    if len(plain) != len(state):
+        raise WeightsError(f"{source} has entries with and without {prefix} of one name")
+    return plain

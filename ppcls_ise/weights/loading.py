@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ from paddle import nn
 
 from ppcls_ise.errors import WeightsError
 from ppcls_ise.utils import files
+from ppcls_ise.weights.pickled_arrays import DamagedPickle, RefusedPickle
 from ppcls_ise.weights.rec_model_layout import rec_model_layout
 from ppcls_ise.weights.released import RELEASED, released_file
-from ppcls_ise.weights.safe_pickle import DamagedPickle, RefusedPickle, read_pickle
+from ppcls_ise.weights.safe_pickle import read_pickle
 
 _SUFFIX = ".pdparams"
 # paddle.save adds this table of internal names.
 NAME_TABLE = "StructuredToParameterName@@"
 # A classifier of the training set: unused in re-identification, so it may differ or be absent.
-_CLASSIFIER = ("head.", "fc.")
-_CONVERT = "Convert it with tools/convert_weights.py."
+# So are the centers of a supervised loss, which PaddleClas saves with the model.
+_CLASSIFIER = ("head.", "fc.", "out.", "loss_func.")
+_CONVERT = "Convert it with ppcls-ise convert."
 _ZIP_START = b"PK\x03\x04"
 _TORCH_LEGACY_START = 0x1950A86A20F9469CFC6C
 _SHOWN = 5
@@ -32,7 +34,7 @@ def weight_path(name: str) -> Path:
     """The file that ``name`` means.
 
     In this order: the file of that name, the same with ``.pdparams`` (which PaddleClas leaves
-    out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released_weights`).
+    out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released`).
 
     Raises:
         WeightsError: there is no such file, or the download failed.
@@ -122,12 +124,20 @@ class LoadReport:
     unexpected: list[str]
     mismatched: list[str]
 
+    resized: list[str] = field(default_factory=list)
+
     def __str__(self) -> str:
         text = f"{len(self.loaded)} tensors loaded"
-        for title in ("missing", "unexpected", "mismatched"):
-            if names := getattr(self, title):
+        left_out = [name for name in self.unexpected if name.startswith(_CLASSIFIER)]
+        for title, names in (
+            ("missing", self.missing),
+            ("left out", left_out),
+            ("unexpected", [name for name in self.unexpected if name not in left_out]),
+            ("mismatched", self.mismatched),
+        ):
+            if names:
                 text += f", {len(names)} {title} ({_some(names)})"
-        return text
+        return "; ".join([text, *self.resized])
 
     def problems(self, *, optional: tuple[str, ...] = _CLASSIFIER) -> list[str]:
         """What does not fit, entries whose names start with one of ``optional`` left out."""
@@ -153,6 +163,9 @@ def compare(shapes: Mapping[str, Sequence[int]], state: Mapping[str, np.ndarray]
 def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> LoadReport:
     """Copy ``state`` into ``model``; everything but a classifier head has to fit exactly.
 
+    A layer that can resize weights of another size does so (``adapt_weights``: the positions of a
+    ViT).
+
     Args:
         model: a ``RecModel``, or its backbone alone.
         state: see `read_state`.
@@ -162,7 +175,13 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
         WeightsError: a tensor of backbone or neck is missing, unknown to the model, or has
             another shape; the model is left as it was.
     """
-    own = model.state_dict()
+    own, state = model.state_dict(), dict(state)
+    resized = [
+        line
+        for name, layer in model.named_sublayers(include_self=True)
+        if hasattr(layer, "adapt_weights")
+        for line in layer.adapt_weights(state, f"{name}." if name else "")
+    ]
     report = compare({name: value.shape for name, value in own.items()}, state)
     if report.problems() or not report.loaded:
         raise WeightsError(
@@ -171,7 +190,7 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
         )
     for name in report.loaded:
         own[name].set_value(paddle.to_tensor(state[name].astype(_dtype(own[name]), copy=False)))
-    return report
+    return replace(report, resized=resized)
 
 
 def read_checkpoint(prefix: str) -> dict[str, Any]:

@@ -51,10 +51,10 @@ def _arrays(value: Any) -> Any:
 
 
 def checked_download(url: str, md5sum: str | None = None) -> str:
-    """PaddleClas's ``get_weights_path_from_url`` with `released_weights.downloaded_file`: into the
+    """PaddleClas's ``get_weights_path_from_url`` with `released.downloaded_file`: into the
     same folder, but with a checksum that the file has to match from then on."""
     folder = Path(compat.weights_home())
-    return str(downloaded_file(url, folder=folder, check=lambda path: read_state(path) and None))
+    return str(downloaded_file(url, folder=folder, check=read_state))
 
 
 class PaddleWithoutUnpickling:

@@ -30,9 +30,9 @@ class DamagedPickle(WeightsError):
 class NamedFunction:
     """Stands for a function that the file names; never the function itself."""
 
-    def __init__(self, module: str, name: str) -> None:
-        self.name = f"{module}.{name}"
-        self.step = _STEPS[module, name]
+    def __init__(self, name: str, step: "Step | None") -> None:
+        self.name = name
+        self.step = step
 
 
 class ElementType:
@@ -46,7 +46,7 @@ class ElementType:
         order = state[1] if type(state) is tuple and len(state) >= 2 else None
         if type(order) is not str or order not in _BYTE_ORDERS or any(state[2:5]):
             raise RefusedPickle("the type of an array is described in an unknown way")
-        self.dtype = self.dtype.newbyteorder(order)
+        self.dtype = self.dtype.newbyteorder(order)  # type: ignore[arg-type]  # checked above
 
 
 class PickledArrays:
@@ -68,10 +68,21 @@ class PickledArrays:
         """
         if type(module) is not str or type(name) is not str:
             raise RefusedPickle("it names a function by something that is no text")
-        if (module, name) not in _STEPS:
+        if (module, name) not in self.steps():
             wanted = ascii(f"{module[:200]}.{name[:200]}")[1:-1]
             raise RefusedPickle(f"it asks for {wanted}, which a file of plain arrays never does")
-        return NamedFunction(module, name)
+        return NamedFunction(f"{module}.{name}", self.steps()[module, name])
+
+    def steps(self) -> dict[tuple[str, str], "Step | None"]:
+        """Module and name of every function that a file may name -> what is done instead; None for
+        a name that is only ever an argument."""
+        return _STEPS
+
+    def persistent(self, key: Any) -> Any:
+        """What the file keeps outside the pickle under ``key``."""
+        raise RefusedPickle(
+            "it uses the pickle instruction BINPERSID, which a file of plain arrays never does"
+        )
 
     def call(self, function: Any, arguments: Any) -> Any:
         """What ``function(*arguments)`` stands for."""
@@ -134,7 +145,9 @@ class PickledArrays:
         return text.encode("latin1")
 
 
-_STEPS: dict[tuple[str, str], Callable[..., Any] | None] = {
+Step = Callable[..., Any]
+
+_STEPS: dict[tuple[str, str], Step | None] = {
     ("collections", "OrderedDict"): PickledArrays._table,
     ("builtins", "tuple"): PickledArrays._tuple,
     ("numpy", "ndarray"): None,  # an argument, never called
@@ -171,5 +184,6 @@ def _fill(array: np.ndarray, state: Any) -> np.ndarray:
         raise RefusedPickle(
             f"an array announces {math.prod(shape):.3g} elements, but has {len(data)} bytes"
         )
-    array.__setstate__((1, shape, element.dtype, bool(is_fortran), data))
+    content: Any = (1, shape, element.dtype, bool(is_fortran), data)
+    array.__setstate__(content)
     return array

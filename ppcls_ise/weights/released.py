@@ -44,7 +44,7 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "ppcls_ise"
 
 
-def released_file(name: str, *, check: Callable[[Path], None]) -> Path:
+def released_file(name: str, *, check: Callable[[Path], object]) -> Path:
     """The local copy of released weights, downloaded where there is none.
 
     Processes that ask at the same time wait for the one that downloads.
@@ -61,7 +61,7 @@ def released_file(name: str, *, check: Callable[[Path], None]) -> Path:
 
 
 def downloaded_file(
-    url: str, *, folder: Path, check: Callable[[Path], None], sha256: str | None = None
+    url: str, *, folder: Path, check: Callable[[Path], object], sha256: str | None = None
 ) -> Path:
     """The file behind ``url``, kept in ``folder``; see the module on what is checked when.
 
@@ -94,7 +94,7 @@ def downloaded_file(
     return target
 
 
-def _verify(path: Path, expected: str | None, check: Callable[[Path], None] | None) -> None:
+def _verify(path: Path, expected: str | None, check: Callable[[Path], object] | None) -> None:
     if expected and (found := sha256_of(path)) != expected:
         raise WeightsError(
             f"{path} has the SHA-256 {found} instead of {expected}. It is damaged, or another "

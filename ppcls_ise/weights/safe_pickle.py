@@ -58,9 +58,31 @@ def read_pickle(path: Path) -> Any:
         OSError: it cannot be opened.
     """
     with path.open("rb") as file:
-        machine = _Machine(file, os.fstat(file.fileno()).st_size)
+        size = os.fstat(file.fileno()).st_size
+        return PickleMachine(file, size, PickledArrays(size)).run()
+
+
+class PickleMachine:
+    """One run over one pickle.
+
+    Args:
+        file: at the beginning of the pickle.
+        size: bytes that are left in it.
+        functions: what stands in for the functions that the pickle names.
+    """
+
+    def __init__(self, file: BinaryIO, size: int, functions: PickledArrays) -> None:
+        self._file = file
+        self._left = size
+        self._arrays = functions
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []  # the stacks under the open marks
+        self._memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        """See `read_pickle`."""
         try:
-            return machine.run()
+            return self._run()
         except (LookupError, TypeError, ValueError, ArithmeticError, struct.error) as error:
             if isinstance(error, WeightsError):
                 raise
@@ -68,19 +90,7 @@ def read_pickle(path: Path) -> Any:
         except MemoryError as error:
             raise DamagedPickle("it is larger than the memory") from error
 
-
-class _Machine:
-    """One run over one file."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._left = size
-        self._arrays = PickledArrays(size)
-        self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # the stacks under the open marks
-        self._memo: dict[int, Any] = {}
-
-    def run(self) -> Any:
+    def _run(self) -> Any:
         for _ in range(_MAX_STEPS):
             opcode = self._take(1)
             if opcode == pickle.STOP:
@@ -211,11 +221,14 @@ class _Machine:
         arguments, function = self._pop(), self._pop()
         self._stack.append(self._arrays.call(function, arguments))
 
+    def _persistent(self) -> None:
+        self._stack.append(self._arrays.persistent(self._pop()))
+
     def _build(self) -> None:
         state = self._pop()
         self._arrays.set_state(self._stack[-1], state)
 
-    _OTHERS: dict[bytes, Callable[["_Machine"], None]] = {
+    _OTHERS: dict[bytes, Callable[["PickleMachine"], None]] = {
         pickle.PROTO: _proto,
         pickle.FRAME: _frame,
         pickle.MARK: _mark,
@@ -231,5 +244,7 @@ class _Machine:
         pickle.GLOBAL: _global,
         pickle.STACK_GLOBAL: _stack_global,
         pickle.REDUCE: _reduce,
+        pickle.NEWOBJ: _reduce,
+        pickle.BINPERSID: _persistent,
         pickle.BUILD: _build,
     }

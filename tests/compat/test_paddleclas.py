@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import paddle
 import pytest
 
 import ppcls_ise
 from ppcls_ise import compat
 from ppcls_ise.compat.training_loop import loss_logging_is_broken, watched_batches
+from ppcls_ise.errors import ConfigError
 from tests.conftest import REPOSITORY
 
 
@@ -37,6 +39,8 @@ def is_develop() -> bool:
         ("sampler", "IdentitySampler"),
         ("transform", "RandomPadCrop"),
         ("backbone", "PlainConvNet"),
+        ("backbone", "ResNet50_IBN_a"),
+        ("backbone", "ViT_small_patch16_reid"),
         ("loss", "ClusterContrastLoss"),
         ("loss", "LPLoss"),
         ("metric", "ReIDMetric"),
@@ -48,7 +52,7 @@ def test_names_are_where_paddleclas_looks(kind, name):
 
 def test_a_taken_name_is_not_overwritten(monkeypatch):
     monkeypatch.setattr(compat.load("ppcls.loss"), "LPLoss", object)
-    with pytest.raises(compat.EnvironmentProblem, match="has a loss LPLoss itself"):
+    with pytest.raises(ConfigError, match="has a loss LPLoss itself"):
         ppcls_ise.register()
 
 
@@ -63,6 +67,17 @@ def test_gear_list_is_still_closed():
     """If this fails, PaddleClas accepts registered gears: remove `_open_gear_list`."""
     with pytest.raises(Exception, match="head only support"):
         compat.load("ppcls.arch.gears").build_gear({"name": "ReIDNeck", "num_features": 4})
+
+
+def test_sgd_is_built_by_every_python():
+    """If this works without `repair_sgd` on Python 3.11, remove it."""
+    parameters = paddle.nn.Linear(2, 3)
+    build = compat.lookup("optimizer", "SGD")(learning_rate=0.1, weight_decay=0.5)
+    optimizer = build([parameters])
+    before = parameters.weight.numpy().copy()
+    parameters(paddle.zeros([1, 2])).sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(parameters.weight.numpy(), before * (1 - 0.1 * 0.5), rtol=1e-6)
 
 
 def test_loss_logging_is_repaired_only_where_it_is_broken():

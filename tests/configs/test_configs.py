@@ -42,8 +42,8 @@ def small(config: dict, root, output) -> list[str]:
         "DataLoader.Train.sampler.num_instances": 4,
         "DataLoader.Train.sampler.iters": 2,
     }
-    if config["Arch"]["Head"]["name"] == "CSAHead":
-        overrides |= {"Arch.Head.num_features": 16, "Arch.Head.attention_dim": 8}
+    if "num_features" in config["Arch"]["Head"]:
+        overrides["Arch.Head.num_features"] = 16
     loaders = {"DataLoader.Train": config["DataLoader"]["Train"]}
     for name, part in config["DataLoader"].get("Eval", {}).items():
         loaders[f"DataLoader.Eval.{name}"] = part

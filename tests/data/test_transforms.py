@@ -122,7 +122,7 @@ def test_paddleclas_normalization_is_per_channel():
 
 
 def erase_as_specified(image):
-    """spec.md 2.1, written out: one attempt after the other."""
+    """Random erasing, written out: one attempt after the other."""
     height, width, _ = image.shape
     if random.random() > 0.5:
         return image

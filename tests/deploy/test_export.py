@@ -31,10 +31,11 @@ def config_of(overrides, config=SYNTHETIC):
     return get_config(str(config), overrides)
 
 
-def export(overrides, folder, **flags):
+def export(overrides, folder, *, config=SYNTHETIC, **flags):
     from ppcls_ise.deploy.export import export_model
 
-    return export_model(config_of([*overrides, f"Global.save_inference_dir={folder}"]), **flags)
+    overrides = [*overrides, f"Global.save_inference_dir={folder}"]
+    return export_model(config_of(overrides, str(config)), **flags)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,13 @@ def test_features_as_the_neck_gives_them(lite_checkpoint, lite_model, lite_set, 
 
 
 def test_a_transposed_image_shape_is_put_right(lite_checkpoint, tmp_path, caplog):
-    export([*lite_checkpoint, "Global.image_shape=[3,48,96]"], tmp_path)
+    apart = tmp_path / "apart.yaml"  # an override would act on the transforms too
+    written = "image_shape: [3, &height 96, &width 48]"
+    text = SYNTHETIC.read_text().replace("Global:\n", "Global:\n  image_shape: [3, 48, 96]\n")
+    assert written in text
+    text = text.replace(f"  {written}\n", "").replace("[*width, *height]", "[48, 96]")
+    apart.write_text(text)
+    export(lite_checkpoint, tmp_path, config=apart)
     assert "[3, 48, 96]" in caplog.text and "[3, 96, 48]" in caplog.text
     content = yaml.safe_load((tmp_path / "inference.yml").read_text())
     assert content["Global"]["image_shape"] == [3, 96, 48]
@@ -319,7 +326,7 @@ def test_saved_features_come_back(tmp_path):
     (tmp_path / "g.npz").write_bytes((tmp_path / "f.npz").read_bytes()[:200])
     np.savez(tmp_path / "h.npz", features=np.array([{}], object), paths=paths, model="")
     for name in ("g.npz", "h.npz"):
-        with pytest.raises(DataError, match="no .npz of tools/infer.py"):
+        with pytest.raises(DataError, match="no .npz of ppcls-ise infer"):
             load_features(tmp_path / name)
 
 

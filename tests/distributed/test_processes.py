@@ -95,6 +95,7 @@ def test_processes_see_and_compute_what_one_does(alone, uneven_set, tmp_path, pr
         assert len({rank[name].tobytes() for rank in ranks}) == 1, name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [

@@ -3,15 +3,14 @@
 
 import importlib.util
 import re
-import runpy
 import shlex
 import shutil
-import sys
 
 import numpy as np
 import pytest
 
 import ppcls_ise
+from ppcls_ise.cli.main import main
 from tests.conftest import REPOSITORY
 
 DOCUMENTS = {
@@ -31,19 +30,16 @@ def blocks(name):
     return re.findall(r"```(bash|python)\n(.*?)```", text, flags=re.DOTALL)
 
 
-def run_line(line, monkeypatch):
-    """A line ``python tools/x.py …`` in this process, as a new one would run it."""
-    python, tool, *arguments = shlex.split(line)
-    assert python in ("python", ".venv/bin/python"), line
-    monkeypatch.setattr(sys, "argv", [tool, *arguments])
-    runpy.run_path(tool)["main"]()
+def run_line(line):
+    """A line ``ppcls-ise command …`` in this process, as a new one would run it."""
+    program, *arguments = shlex.split(line)
+    assert program == "ppcls-ise", line
+    main(arguments=arguments)
 
 
 @pytest.mark.slow
 def test_documents_run_as_written(lite_set, lite_checkpoint, tmp_path, monkeypatch, capsys):
     ppcls_ise.register()
-    for folder in ("configs", "tools"):
-        (tmp_path / folder).symlink_to(REPOSITORY / folder)
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "synthetic").symlink_to(lite_set)
     run_folder = tmp_path / "output" / "ISE_synthetic" / "RecModel"
@@ -61,7 +57,7 @@ def test_documents_run_as_written(lite_set, lite_checkpoint, tmp_path, monkeypat
                 continue
             for line in text.replace("\\\n", " ").strip().splitlines():
                 if ONNX or "--onnx" not in line:
-                    run_line(line, monkeypatch)
+                    run_line(line)
                     commands += 1
     assert commands >= 14
     output = capsys.readouterr().out

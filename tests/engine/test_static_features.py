@@ -4,7 +4,6 @@
 import numpy as np
 import paddle
 import pytest
-from tests.inference.test_static_model import eager, images, rec_model
 
 import ppcls_ise
 from ppcls_ise.engine import static_features
@@ -13,6 +12,7 @@ from ppcls_ise.errors import ConfigError
 from ppcls_ise.utils import threads
 from tests.conftest import lite_overrides
 from tests.engine.test_engine import engine_of, log_of, train
+from tests.inference.test_static_model import eager, images, rec_model
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -13,6 +13,8 @@ from ppcls_ise.errors import ConfigError
 from tests.conftest import SYNTHETIC
 from tests.fuzz.harness import fuzz, nothing_happens
 
+pytestmark = pytest.mark.long
+
 CODE = st.sampled_from(
     [
         "__import__('os').system('x')",

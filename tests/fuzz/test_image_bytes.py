@@ -14,6 +14,8 @@ from ppcls_ise.data import ImageReadError, read_image
 from ppcls_ise.data.images import check_image_header
 from tests.fuzz.harness import damaged, fuzz, nothing_happens
 
+pytestmark = pytest.mark.long
+
 
 def encoded() -> list[bytes]:
     pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 3), dtype=np.uint8)

@@ -23,6 +23,8 @@ from ppcls_ise.data.reid_dataset import _column
 from ppcls_ise.errors import DataError
 from tests.fuzz.harness import fuzz, nothing_happens
 
+pytestmark = pytest.mark.long
+
 DIGITS = st.text("0123456789٣-", max_size=25)
 TEXT = st.text(st.characters(exclude_characters="/\0", codec=None), max_size=12)
 MARKET = st.builds("{}{}_c{}{}.jpg".format, st.sampled_from(["", "-"]), DIGITS, DIGITS, TEXT)

@@ -16,6 +16,8 @@ from ppcls_ise.weights.loading import read_state
 from ppcls_ise.weights.paddle_load import plain_load
 from tests.fuzz.harness import damaged, fuzz, nothing_happens
 
+pytestmark = pytest.mark.long
+
 VALUES = {"a.w": np.arange(6, dtype="f4").reshape(2, 3), "b": np.ones((), "i8"), "c": np.zeros(0)}
 PLAIN = {"epoch": 3, "metric": 0.5, "name": "x" * 300, "list": [VALUES, ("a", VALUES["a.w"]), None]}
 INSTRUCTIONS = [

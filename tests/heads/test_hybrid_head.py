@@ -30,7 +30,7 @@ def log_softmax(row):
 
 
 def slow_cross_entropy(logits, labels, smoothing=False):
-    """Spec section 8.3, one row and one class at a time, in float64."""
+    """HHCL (10), one row and one class at a time, in float64."""
     clusters = logits.shape[1]
     kappa = clusters // 50
     total = 0.0
@@ -47,7 +47,7 @@ def slow_cross_entropy(logits, labels, smoothing=False):
 
 
 def slow_hardest(logits, labels):
-    """Spec section 8.2: logits [R, n, C] -> [R, C]."""
+    """HHCL (7): logits [R, n, C] -> [R, C]."""
     hardest = logits.max(axis=1)
     for r, label in enumerate(labels):
         hardest[r, label] = logits[r, :, label].min()
@@ -230,7 +230,7 @@ def test_bad_options_name_the_key():
 @pytest.mark.parametrize("file", reference_files("memory_hybrid_*.npz"))
 def test_reference_step(file):
     """A step through head and loss layer. Only for unit rows: the head normalizes its input (files
-    with other rows are for the memory alone, see tests/test_hybrid_memory.py)."""
+    with other rows are for the memory alone, see tests/memory/test_hybrid_memory.py)."""
     data = read_reference(file)
     rows = data["inputs"].astype(np.float64)
     if np.abs(np.linalg.norm(rows, axis=1) - 1).max() > 1e-5:

@@ -13,7 +13,7 @@ from tests.conftest import read_reference, reference_files
 
 
 def slow_supports(features, labels, centroids, degree, topk):
-    """Spec section 7.2, one support at a time, in float64."""
+    """ISE (4), one support at a time, in float64."""
     features, centroids = features.astype(np.float64), centroids.astype(np.float64)
     supports, names, neighbors = [], [], []
     for feature, label in zip(features, labels, strict=True):

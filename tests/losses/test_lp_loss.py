@@ -8,7 +8,7 @@ from tests.conftest import numeric_gradient, read_reference, reference_files
 
 
 def slow_loss(features, supports, labels, support_labels, temperature):
-    """The formula of spec 7.4, one anchor and one label at a time, in float64."""
+    """ISE (7) to ISE (10), one anchor and one label at a time, in float64."""
     total = 0.0
     for feature, label in zip(features.astype(np.float64), labels, strict=True):
         similarity = np.exp(supports.astype(np.float64) @ feature / temperature)

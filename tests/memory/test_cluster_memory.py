@@ -9,7 +9,7 @@ from tests.conftest import read_reference, reference_files
 
 
 def slow_update(prototypes, rows, labels, momentum, rule):
-    """Spec section 6, row by row, in float64."""
+    """CC (7) and CC (8), row by row, in float64."""
     memory = prototypes.astype(np.float64)
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 

@@ -14,7 +14,7 @@ def slow_move(row, towards, momentum):
 
 
 def slow_update(memory, rows, labels, momentum, clusters, slots):
-    """Spec sections 8.1 (``slots`` 0) and 8.2 in the reference's layout, in float64."""
+    """HHCL (4), HHCL (5) (``slots`` 0) and HHCL (9) in the reference's layout, in float64."""
     memory, rows = memory.astype(np.float64), rows.astype(np.float64)
     for label in sorted(set(labels.tolist())):
         mine = [row for row, name in zip(rows, labels, strict=True) if name == label]

@@ -376,6 +376,7 @@ def test_features_are_compared(tmp_path, paths, features, status):
 # -- the real chain -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_ise_from_training_to_prediction(checkout):
     """Training, evaluation, export and prediction; predicted features are the evaluated ones."""
     here = Path(sys.executable).parent
@@ -407,6 +408,7 @@ def test_ise_from_training_to_prediction(checkout):
         np.testing.assert_allclose(predicted["features"], evaluated, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.skipif("PPCLS_HOME" not in os.environ, reason="needs a checkout of PaddleClas")
 def test_ise_under_the_unchanged_scripts_of_paddleclas(checkout):
     here = Path(sys.executable).parent

@@ -55,9 +55,16 @@ def test_a_classifier_that_is_not_used_is_no_error(tmp_path):
     state = read_state(tmp_path / "w.pdparams")
     report = load_into(Model(), state, source="w")
     assert report.unexpected == ["head.0.weight", "head.0.bias"]
-    assert "2 unexpected (head.0.weight, head.0.bias)" in str(report)
+    assert "2 left out (head.0.weight, head.0.bias)" in str(report)
     report = load_into(Model(classes=9), state, source="w")
     assert len(report.mismatched) == 2
+
+
+def test_tensors_of_a_supervised_loss_are_left_out_with_a_word(tmp_path):
+    state = {name: value.numpy() for name, value in Model().state_dict().items()}
+    state["loss_func.1.centers"] = np.zeros((3, 4), np.float32)
+    report = load_into(Model(), state, source="w")
+    assert str(report) == f"{len(state) - 1} tensors loaded, 1 left out (loss_func.1.centers)"
 
 
 @pytest.mark.parametrize(
@@ -441,7 +448,7 @@ def test_a_pytorch_file_is_recognized(tmp_path):
     path = tmp_path / "w.pdparams"
     for content in (b"PK\x03\x04" + bytes(30), pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)):
         path.write_bytes(content)
-        with pytest.raises(WeightsError, match=r"tools/convert_weights\.py"):
+        with pytest.raises(WeightsError, match="ppcls-ise convert"):
             read_state(path)
 
 

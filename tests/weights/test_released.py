@@ -393,7 +393,7 @@ def test_the_engine_takes_the_name(server, published, lite_set, tmp_path):
     own = engine.plain_model.state_dict()["backbone.stem.0.conv.weight"]
     np.testing.assert_array_equal(own.numpy(), expected)
     log = "".join(p.read_text() for p in (tmp_path / "run").rglob("eval.log"))
-    assert "269 tensors loaded, 2 unexpected (head.fc.weight, head.fc.bias)" in log
+    assert "269 tensors loaded, 2 left out (head.fc.weight, head.fc.bias)" in log
 
 
 def test_what_paddleclas_downloads_is_pinned_by_its_checksum(server, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 """When a training run is saved, where it is resumed, and how it stops."""
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import paddle.distributed as dist
 from ppcls_ise import compat
 from ppcls_ise.compat import training_loop
 from ppcls_ise.distributed.collectives import gather_arrays
+from ppcls_ise.engine.callback import TrainingEngine
 from ppcls_ise.engine.resume.resuming import LATEST, STATE_FOLDER, find_state
 from ppcls_ise.engine.resume.state_files import StateFolder, publish
 from ppcls_ise.engine.resume.stop_requests import EXIT_CODES, StopRequest, stop_requests
@@ -43,7 +45,7 @@ class Checkpoints:
         WeightsError, DataError: ``Global.checkpoints`` cannot be resumed.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: TrainingEngine) -> None:
         options = engine.config["Global"]
         self._engine = engine
         self._interval = options.get("save_step_interval", 0)
@@ -206,7 +208,7 @@ class Checkpoints:
         if dist.get_world_size() > 1:
             dist.barrier()  # whoever ends first would have the launcher end the others
         compat.logger().warning(f"stopped by signal {number}. {self._last_good()}")
-        raise SystemExit(1 if self._failures else EXIT_CODES[number])
+        raise SystemExit(1 if self._failures else EXIT_CODES[signal.Signals(number)])
 
     def _last_good(self) -> str:
         if self._folder.last is None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ppcls_ise import compat
 from ppcls_ise.distributed.collectives import gather_arrays
+from ppcls_ise.engine.callback import TrainingEngine
 from ppcls_ise.engine.resume.state_files import StateFolder, published_problem, read_state_file
 from ppcls_ise.engine.resume.training_state import check_state
 from ppcls_ise.errors import WeightsError
@@ -17,7 +18,7 @@ LATEST = "latest"
 STATE_FOLDER = "resume"  # beside latest.pdparams
 
 
-def find_state(engine: Any, prefix: str) -> tuple[dict[str, Any], Path]:
+def find_state(engine: TrainingEngine, prefix: str) -> tuple[dict[str, Any], Path]:
     """The newest whole state that ``prefix`` means, and where it is from.
 
     ``<folder>/latest`` means the states in ``<folder>/resume``, newest first; one that is damaged

@@ -86,7 +86,8 @@ class StateFolder:
         arrays[_TREE] = np.frombuffer(tree.encode(), np.uint8)
         try:
             with scratch.open("wb") as file:
-                np.savez(file, **arrays)
+                # numpy's types take ** for its option allow_pickle
+                np.savez(file, **arrays)  # type: ignore[arg-type]
             flush(scratch)
             path = self.folder / f"{number:06d}-{sha256_of(scratch)[:16]}.npz"
             os.replace(scratch, path)

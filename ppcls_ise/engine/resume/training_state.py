@@ -15,6 +15,7 @@ import paddle
 import paddle.distributed as dist
 
 from ppcls_ise.compat import training_loop
+from ppcls_ise.engine.callback import TrainingEngine
 from ppcls_ise.errors import DataError, WeightsError
 from ppcls_ise.weights.loading import compare
 
@@ -27,7 +28,7 @@ def seed_step(seed: int, epoch: int, step: int) -> None:
     paddle.seed(int(words[0]))
 
 
-def training_state(engine: Any, *, epoch: int, step: int | None) -> dict[str, Any]:
+def training_state(engine: TrainingEngine, *, epoch: int, step: int | None) -> dict[str, Any]:
     """The state of ``engine`` between two steps.
 
     Args:
@@ -56,7 +57,7 @@ def training_state(engine: Any, *, epoch: int, step: int | None) -> dict[str, An
     }
 
 
-def check_state(engine: Any, state: Mapping[str, Any], source: str) -> None:
+def check_state(engine: TrainingEngine, state: Mapping[str, Any], source: str) -> None:
     """Make sure that ``state`` is of this model and of these images.
 
     Raises:
@@ -85,7 +86,7 @@ def check_state(engine: Any, state: Mapping[str, Any], source: str) -> None:
         )
 
 
-def restore_training_state(engine: Any, state: Mapping[str, Any]) -> None:
+def restore_training_state(engine: TrainingEngine, state: Mapping[str, Any]) -> None:
     """Put ``engine`` where it was when ``state`` was taken; see `training_state`.
 
     Parts that are missing (a checkpoint of PaddleClas) are left as they are.

@@ -322,6 +322,7 @@ def test_asked_to_stop_the_tool_saves_and_says_so_and_is_continued(lite_set, tmp
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_worker_behind(lite_set, tmp_path):
     more = {"DataLoader__Train__sampler__iters": 50, "DataLoader__Train__loader__num_workers": 2}
@@ -348,6 +349,7 @@ def wait_for(words: str, log: Path, run: subprocess.Popen) -> None:
         assert run.poll() is None or words in log.read_text(), log.read_text()[-3000:]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_stop_together_and_go_on(lite_set, tmp_path):
     more = {"DataLoader__Train__sampler__batch_size": 8, "DataLoader__Train__sampler__iters": 25}
@@ -439,6 +441,7 @@ def test_a_collapse_is_in_the_epoch_line(lite_set, tmp_path, setting, words):
 # -- kills -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_twenty_times_the_weights_are_those_of_an_uninterrupted_run(lite_set, tmp_path):
     done = subprocess.run(

@@ -196,6 +196,7 @@ def killed_at_line(number: int, work) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_state_is_whole_wherever_its_writer_is_killed(tmp_path):
     seen = set()
     for line in range(1000):
@@ -222,6 +223,7 @@ def test_a_state_is_whole_wherever_its_writer_is_killed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_published_files_are_whole_wherever_their_writer_is_killed(tmp_path):
     names = ("latest.pdopt", "latest.pdparams")
     problems = set()
