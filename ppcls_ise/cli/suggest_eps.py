@@ -20,7 +20,9 @@ from ppcls_ise.clustering import jaccard_graph
 from ppcls_ise.clustering.eps_range import EpsRange, eps_range
 from ppcls_ise.compat import Config
 from ppcls_ise.config import get_config
+from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.engine import ClusteringCallback, UnsupervisedEngine
+from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.registry import register
 from ppcls_ise.utils.files import replacing, require_replaceable
@@ -104,19 +106,23 @@ def suggest_eps(
         if path is not None:
             require_replaceable(path, option)
     if features_file is not None:
-        features, min_samples, options = _from_file(features_file, config)
+        features, clustering, options = _from_file(features_file, config)
     elif config is not None:
-        features, min_samples, options = _from_config(config)
+        features, clustering, options = _from_config(config)
     else:
         raise ConfigError("name a configuration (-c) or a file of features (--features)")
     with progress_bar("distances", "block") as progress:
-        graph = jaccard_graph(
-            features,
-            max_distance=float(np.nextafter(np.float32(max(eps_values)), np.float32(1))),
-            progress=lambda stage, done, total: progress(done, total),
-            **options,
+        graph = or_blocked(
+            lambda backend: jaccard_graph(
+                features,
+                backend=backend,
+                max_distance=float(np.nextafter(np.float32(max(eps_values)), np.float32(1))),
+                progress=lambda stage, done, total: progress(done, total),
+                **options,
+            ),
+            backend_of(clustering.backend),
         )
-    result = eps_range(graph, eps_values, min_samples)
+    result = eps_range(graph, eps_values, clustering.min_samples)
     if plot is not None:
         eps_curves(plot, result)
     if json_file is not None:
@@ -124,15 +130,17 @@ def suggest_eps(
     return _report(result, len(features))
 
 
-def _from_config(config: Config) -> tuple[np.ndarray, int, dict[str, Any]]:
+def _from_config(config: Config) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
     config["Global"]["eval_during_train"] = False
     engine = UnsupervisedEngine(config, mode="train")
     engine.require_weights()
     features, options = engine.clustering.graph_inputs(engine)
-    return features, engine.clustering.options.min_samples, options
+    return features, engine.clustering.options, options
 
 
-def _from_file(path: str, config: Config | None) -> tuple[np.ndarray, int, dict[str, Any]]:
+def _from_file(
+    path: str, config: Config | None
+) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
     features, camids = _read(path)
     section = {"eps": 0.5, "transform_ops": []} | (config["Clustering"] if config else {})
     callback = ClusteringCallback(**section)
@@ -142,7 +150,7 @@ def _from_file(path: str, config: Config | None) -> tuple[np.ndarray, int, dict[
             "add it, or set Clustering.camera_aware=False"
         )
     options = callback.graph_options(camids, np.arange(len(features)))
-    return features, callback.options.min_samples, options
+    return features, callback.options, options
 
 
 def _read(path: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """PaddleClas's training loop: batches, losses and checkpoints pass through here."""
 
+import functools
+import importlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -193,6 +195,20 @@ def checkpointing(
 
 def _drop_saved_message(record: logging.LogRecord) -> bool:
     return "Already save model in" not in record.getMessage()
+
+
+@contextmanager
+def mixed_precision_in(dtype: str | None) -> Iterator[None]:
+    """While in it, PaddleClas computes mixed precision in ``dtype``: its own code names none, which
+    means float16. None: as ever."""
+    amp = importlib.import_module("paddle").amp
+    auto_cast = amp.auto_cast
+    if dtype is not None:
+        amp.auto_cast = functools.partial(auto_cast, dtype=dtype)
+    try:
+        yield
+    finally:
+        amp.auto_cast = auto_cast
 
 
 def loss_scaler(engine: Any) -> Any:

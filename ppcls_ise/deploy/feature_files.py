@@ -42,12 +42,18 @@ def extract_files(
 
 
 def save_features(
-    path: str | Path, features: np.ndarray, paths: Sequence[str], *, model: str
+    path: str | Path,
+    features: np.ndarray,
+    paths: Sequence[str],
+    *,
+    model: str,
+    arithmetic: str = "float32",
 ) -> None:
     """Write ``features`` [N, D] float32 and ``paths`` [N], atomically.
 
-    ``.npz``: arrays ``features``, ``paths`` and ``model`` (the fingerprint). ``.csv``: a header
-    ``path,0,1,…``, then a line per image; 9 digits, which give the same float32 again.
+    ``.npz``: arrays ``features``, ``paths``, ``model`` (the fingerprint) and ``arithmetic`` (what
+    the device computed in, see `engine.tf32.state`: TF32 moves features by 1e-3). ``.csv``: a
+    header ``path,0,1,…``, then a line per image; 9 digits, which give the same float32 again.
 
     Raises:
         OSError: it cannot be written there.
@@ -55,7 +61,13 @@ def save_features(
     with replacing(path) as scratch:
         if Path(path).suffix == ".npz":
             with scratch.open("wb") as file:
-                np.savez(file, features=features, paths=np.array(paths), model=np.array(model))
+                np.savez(
+                    file,
+                    features=features,
+                    paths=np.array(paths),
+                    model=np.array(model),
+                    arithmetic=np.array(arithmetic),
+                )
             return
         text = io.StringIO()
         writer = csv.writer(text)

@@ -18,8 +18,9 @@ from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed.collectives import broadcast_array
 from ppcls_ise.engine.callback import Callback, TrainingEngine
 from ppcls_ise.engine.feature_extraction import Features, loader_of
-from ppcls_ise.engine.gpu_search import backend_of
+from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
+from ppcls_ise.engine.memory_needs import require_shared_memory
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.metrics import cluster_quality
 from ppcls_ise.utils.progress import progress_bar
@@ -101,8 +102,10 @@ class ClusteringCallback(Callback):
             dataset.view(self.options.transform_ops),
             batch_size=self.options.batch_size,
             num_workers=engine.num_workers,
+            use_shared_memory=engine.use_shared_memory,
             device=engine.device,
         )
+        require_shared_memory(loader, "DataLoader.Train")
         return engine.extract(loader, title="clustering features")
 
     def _label(
@@ -120,14 +123,18 @@ class ClusteringCallback(Callback):
         labels, recall = np.full(len(features.values), -1, np.int64), None
         if dist.get_rank() == 0:
             options.update(self.options.lengths_in(epoch))
-            options.update(backend=backend, approximate=self.options.approximate)
+            options["approximate"] = self.options.approximate
             with progress_bar("pseudo-labels", "block") as bar:
-                part = generate_pseudo_labels(
-                    features.values[rows],
-                    self.options.eps,
-                    self.options.min_samples,
-                    progress=lambda stage, done, total: bar(done, total),
-                    **options,
+                part = or_blocked(
+                    lambda backend: generate_pseudo_labels(
+                        features.values[rows],
+                        self.options.eps,
+                        self.options.min_samples,
+                        backend=backend,
+                        progress=lambda stage, done, total: bar(done, total),
+                        **options,
+                    ),
+                    backend,
                 )
             labels[rows] = part.labels
             seconds, recall = {**seconds, **part.seconds}, part.recall
@@ -170,8 +177,11 @@ class ClusteringCallback(Callback):
             items = [view[int(i)] for i in chosen]
             images = [image for image, label, _ in items if label[2]]  # the readable ones
             if images:
+                batch = paddle.to_tensor(np.stack(images))
+                if view.on_device is not None:
+                    batch = view.on_device(batch)
                 with compat.precision(engine, is_eval=False), _dynamic_graph():
-                    model(paddle.to_tensor(np.stack(images)))
+                    model(batch)
         model.head.train()
         compat.logger().info(
             "[Cluster] no pretrained weights: warmed the batch-norm statistics with "

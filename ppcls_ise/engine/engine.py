@@ -15,13 +15,15 @@ from paddle.utils import unique_name
 
 from ppcls_ise import compat
 from ppcls_ise.compat import Config
-from ppcls_ise.compat.training_loop import watched_batches
+from ppcls_ise.compat.training_loop import mixed_precision_in, watched_batches
 from ppcls_ise.data import IdentitySampler, ReIDDataset
+from ppcls_ise.engine import tf32
 from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
 from ppcls_ise.engine.input_remarks import odd_transforms
+from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import ConfigError, WeightsError
@@ -35,6 +37,11 @@ from ppcls_ise.utils.threads import describe_threads, eager_threads
 from ppcls_ise.weights.loading import load_into, read_state, weight_path
 
 Engine: Any = compat.engine_class()
+_LOADERS = {
+    "train": "DataLoader.Train",
+    "query": "DataLoader.Eval.Query",
+    "gallery": "DataLoader.Eval.Gallery",
+}
 
 
 class UnsupervisedEngine(Engine):
@@ -82,8 +89,14 @@ class UnsupervisedEngine(Engine):
             for name in ("train", "query", "gallery"):
                 if loader := getattr(self, f"{name}_dataloader", None):
                     loader.dataset.cache_images(folder)
+        for name, section in _LOADERS.items():
+            if loader := getattr(self, f"{name}_dataloader", None):
+                if options.get("normalize_on_device"):
+                    loader.dataset.normalize_on_device()
+                require_shared_memory(loader, section)
         self._static_features: StaticFeatures | None = None
         precision = options.get("feature_precision", "fp32")
+        compat.logger().info(f"{options['device']} computes in {tf32.state(options['device'])}")
         if options["device"] == "cpu":
             compat.logger().info(describe_threads())
             set_process_threads(eager_threads())  # whatever was set before in this process
@@ -139,6 +152,10 @@ class UnsupervisedEngine(Engine):
         return self.train_dataloader.num_workers
 
     @property
+    def use_shared_memory(self) -> bool:
+        return self.train_dataloader.use_shared_memory
+
+    @property
     def run_folder(self) -> Path:
         """Where checkpoints and lists of this run go: ``output_dir/RecModel``."""
         folder = Path(self.output_dir)  # `_prepare` completed it where PaddleClas does not
@@ -189,8 +206,22 @@ class UnsupervisedEngine(Engine):
         self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
         self.checkpoints = Checkpoints(self)
         self._check_evaluation_images()
+        self.plain_model.register_forward_pre_hook(self._before_network)
+        if remark := card_memory_remark(self):
+            compat.logger().warning(remark)
         self._train_steps = self.train_epoch_func
         self.train_epoch_func = UnsupervisedEngine._train_one_epoch
+
+    def _before_network(self, model: nn.Layer, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """In a training step, before the network is computed: labels are read while the device has
+        nothing to do (`MemoryHead.expect`), and uint8 images become what the network takes."""
+        if not model.training or len(inputs) < 2:
+            return None
+        images, labels, *rest = inputs
+        model.head.expect(labels)
+        if (on_device := self.train_dataset.on_device) is not None:
+            images = on_device(images, labels)
+        return (images, labels, *rest)
 
     def _check_evaluation_images(self) -> None:
         """Find query and gallery images that cannot be opened before an epoch is spent."""
@@ -219,7 +250,11 @@ class UnsupervisedEngine(Engine):
             ready = all([c.on_epoch_resume(self, epoch, step) for c in self.callbacks])
         if (step or 0) < len(self.train_sampler):
             if ready:
-                with watched_batches(self, step or 0, self.checkpoints.before_step):
+                dtype = (self.config.get("AMP") or {}).get("dtype")
+                with (
+                    watched_batches(self, step or 0, self.checkpoints.before_step),
+                    mixed_precision_in(dtype),
+                ):
                     self._train_steps(self, epoch, print_batch_step)
             else:
                 self._skip_steps()

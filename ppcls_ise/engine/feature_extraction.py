@@ -35,12 +35,22 @@ class Features:
 
 
 def loader_of(
-    dataset: ReIDDataset, *, batch_size: int, num_workers: int, device: Any
+    dataset: ReIDDataset,
+    *,
+    batch_size: int,
+    num_workers: int,
+    use_shared_memory: bool = True,
+    device: Any,
 ) -> DataLoader:
     """A loader that walks through ``dataset`` once, in order, sharded over the processes."""
     sampler = DistributedBatchSampler(dataset, batch_size, shuffle=False, drop_last=False)
     return DataLoader(
-        dataset, batch_sampler=sampler, num_workers=num_workers, places=device, return_list=True
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        use_shared_memory=use_shared_memory,
+        places=device,
+        return_list=True,
     )
 
 
@@ -76,6 +86,8 @@ def extract(
     marks: list[np.ndarray] = []
     network = None
     for images, labels, *_ in tqdm(loader, desc=title, unit="batch", leave=False, disable=None):
+        if dataset.on_device is not None:
+            images = dataset.on_device(images)
         if static is not None and not parts:
             network = static.network(images.numpy())
         if network is not None:
@@ -84,7 +96,7 @@ def extract(
             with precision():
                 output = model(images, labels)["features"]
             parts.append(output.astype("float32").numpy())
-        marks.append(labels.numpy()[:, 1:])
+        marks.append(labels.numpy()[:, 1:3])
     if was_training:
         model.train()
     if not parts:

@@ -13,6 +13,7 @@ from paddle import inference, nn
 
 from ppcls_ise.config.precision import PRECISIONS, cpu_problem
 from ppcls_ise.errors import ConfigError, ExportError, WeightsError
+from ppcls_ise.inference.model_folder import InferenceFile
 from ppcls_ise.utils.threads import eager_threads, static_threads
 
 # Paddle 3 writes the first, 2.6 the second.
@@ -20,6 +21,7 @@ PROGRAM_SUFFIXES = (".json", ".pdmodel")
 # Of one piece on a CPU: the activations of ResNet-50 then stay near the caches, a quarter faster
 # than with 16.
 _ROWS_PER_THREAD = 4
+_LARGEST_BATCH = 256  # that TensorRT is prepared for
 
 
 _process_threads = eager_threads()
@@ -165,7 +167,9 @@ class StaticModel:
         # No enable_memory_optim(): with Paddle 3 it keeps the model from loading.
         self._rows: int | None = None  # of one piece
         if device == "gpu":
-            _use_gpu(config, precision, use_tensorrt)
+            _use_gpu(config, precision)
+            if use_tensorrt:
+                _use_tensorrt(config, precision, Path(folder), name)
         elif use_tensorrt:
             raise ConfigError("TensorRT needs a GPU: set device to gpu or use_tensorrt to False")
         else:
@@ -237,15 +241,33 @@ def _use_mkldnn(config: Any, precision: str, use_mkldnn: bool) -> None:
         config.disable_mkldnn()
 
 
-def _use_gpu(config: Any, precision: str, use_tensorrt: bool) -> None:
+def _use_gpu(config: Any, precision: str) -> None:
+    config.enable_use_gpu(256, 0, _kind(precision))  # MB to begin with, card
+
+
+def _kind(precision: str) -> Any:
     kinds = inference.PrecisionType
-    kind = {"fp32": kinds.Float32, "bf16": kinds.Bfloat16, "fp16": kinds.Half}[precision]
-    config.enable_use_gpu(256, 0, kind)  # MB to begin with, card
-    if use_tensorrt:
-        if not any(inference.get_trt_compile_version()):
-            raise ConfigError(
-                "this PaddlePaddle is built without TensorRT: set use_tensorrt to False"
-            )
-        config.enable_tensorrt_engine(
-            workspace_size=1 << 30, max_batch_size=128, precision_mode=kind
+    return {"fp32": kinds.Float32, "bf16": kinds.Bfloat16, "fp16": kinds.Half}[precision]
+
+
+def _use_tensorrt(config: Any, precision: str, folder: Path, name: str) -> None:
+    if not any(inference.get_trt_compile_version()):
+        raise ConfigError("this PaddlePaddle is built without TensorRT: set use_tensorrt to False")
+    if not any(inference.get_trt_runtime_version()):
+        raise ConfigError(
+            "the TensorRT library that this PaddlePaddle was built for cannot be loaded: install "
+            "it (libnvinfer), or set use_tensorrt to False"
         )
+    described = InferenceFile.read(folder) if (folder / f"{name}.yml").is_file() else None
+    if (folder / f"{name}.json").is_file() or described is None:
+        raise ConfigError(
+            f"TensorRT takes the .pdmodel of Paddle 2.6 with its {name}.yml, and {folder} has "
+            "none: export with Paddle 2.6.2, or set use_tensorrt to False"
+        )
+    config.enable_tensorrt_engine(
+        workspace_size=1 << 30, max_batch_size=_LARGEST_BATCH, precision_mode=_kind(precision)
+    )
+    shape = list(described.image_shape)
+    config.set_trt_dynamic_shape_info(
+        {"x": [1, *shape]}, {"x": [_LARGEST_BATCH, *shape]}, {"x": [_LARGEST_BATCH // 4, *shape]}
+    )

@@ -114,12 +114,16 @@ def pad_groups(groups: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gather_groups(
-    rows: paddle.Tensor, groups: list[np.ndarray]
+    rows: paddle.Tensor, index: paddle.Tensor, mask: paddle.Tensor
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """The ``rows`` [R, D] of each group, padded: samples [G, M, D] and mask [G, M]."""
-    index, mask = pad_groups(groups)
-    samples = paddle.gather(rows, paddle.to_tensor(index.reshape(-1)))
-    return samples.reshape([*index.shape, rows.shape[1]]), paddle.to_tensor(mask)
+    """The ``rows`` [R, D] of each group: samples [G, M, D] and mask [G, M] float32.
+
+    Args:
+        index: [G, M] int64, see `pad_groups`.
+        mask: [G, M], 1 for a row of the group and 0 for filler; any number type.
+    """
+    samples = paddle.gather(rows, index.flatten())
+    return samples.reshape([*index.shape, rows.shape[1]]), mask.astype("float32")
 
 
 @paddle.no_grad()
