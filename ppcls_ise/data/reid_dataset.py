@@ -10,7 +10,6 @@ import paddle
 
 from ppcls_ise import compat
 from ppcls_ise.data.file_stamps import FileStamps
-from ppcls_ise.data.image_cache import ImageCache, can_cache
 from ppcls_ise.data.images import ImageReadError, check_image_header, read_image
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError, DataError, shown
@@ -71,7 +70,6 @@ class ReIDDataset(paddle.io.Dataset):
         self.training = cls_label_path == TRAINING_SPLIT
         self.seed = 0
         self.epoch = 0
-        self._cache_folder: str | None = None
         self._labels_hidden = False
         records = sorted(self.find_records(), key=lambda record: record.path)
         self.images = [record.path for record in records]
@@ -109,12 +107,6 @@ class ReIDDataset(paddle.io.Dataset):
         other._set_transforms(transform_ops)
         other._labels_hidden = True
         return other
-
-    def cache_images(self, folder: str) -> None:
-        """Read decoded and resized images from a cache (`ImageCache`) in ``folder``, here and in
-        views made later, wherever ``transform_ops`` begin with a resize to one size."""
-        self._cache_folder = folder
-        self._set_transforms(self._transform_ops)
 
     def read_error(self, index: int) -> ImageReadError | None:
         """Why the image cannot be read, or None if it can; reads the file again.
@@ -184,12 +176,12 @@ class ReIDDataset(paddle.io.Dataset):
         index, draw = item if isinstance(item, tuple) else (item, None)
         readable = 1
         try:
-            pixels, ops = self._read(index)
+            pixels = read_image(self.images[index])
             if draw is None:
-                image = self._transform(pixels, ops)
+                image = self._transform(pixels)
             else:
                 with seeded_generators(self.seed, self.epoch, draw):
-                    image = self._transform(pixels, ops)
+                    image = self._transform(pixels)
         except ImageReadError:
             if draw is not None:
                 raise
@@ -203,21 +195,10 @@ class ReIDDataset(paddle.io.Dataset):
         return -1 if labels is None or self._labels_hidden else int(labels[index])
 
     def _set_transforms(self, transform_ops: list[dict[str, Any]] | None) -> None:
-        self._transform_ops = transform_ops
         self._ops: Sequence[Any] = compat.build_transforms(transform_ops) if transform_ops else []
-        self._cache: ImageCache | None = None
-        if self._cache_folder and transform_ops and can_cache(transform_ops[0]):
-            resize = transform_ops[0]["ResizeImage"]
-            self._cache = ImageCache(self._cache_folder, self.images, resize, self._ops[0])
 
-    def _read(self, index: int) -> tuple[np.ndarray, Sequence]:
-        """An image, and the operators that it still has to go through."""
-        if self._cache is not None and (pixels := self._cache.get(index)) is not None:
-            return pixels, self._ops[1:]
-        return read_image(self.images[index]), self._ops
-
-    def _transform(self, pixels: np.ndarray, ops: Sequence) -> np.ndarray:
-        for op in ops:
+    def _transform(self, pixels: np.ndarray) -> np.ndarray:
+        for op in self._ops:
             pixels = op(pixels)
         pixels = np.asarray(pixels)
         if pixels.ndim != 3 or pixels.shape[-1] != 3:
@@ -230,9 +211,7 @@ class ReIDDataset(paddle.io.Dataset):
     def _blank(self) -> np.ndarray:
         # The shape that the transforms give is that of a transformed black image.
         with seeded_generators(0):
-            return np.zeros_like(
-                self._transform(np.zeros((256, 128, 3), dtype=np.uint8), self._ops)
-            )
+            return np.zeros_like(self._transform(np.zeros((256, 128, 3), dtype=np.uint8)))
 
 
 def _column(values: list[int | None]) -> np.ndarray | None:

@@ -76,10 +76,6 @@ class UnsupervisedEngine(Engine):
         compat.logger().info(compat.describe())
         for remark in odd_transforms(config):
             compat.logger().warning(remark)
-        if folder := options.get("image_cache"):
-            for name in ("train", "query", "gallery"):
-                if loader := getattr(self, f"{name}_dataloader", None):
-                    loader.dataset.cache_images(folder)
         self._static_features: StaticFeatures | None = None
         precision = options.get("feature_precision", "fp32")
         if options["device"] == "cpu":

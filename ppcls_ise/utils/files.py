@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are either the old one or the new one, whole, whatever happens meanwhile."""
+"""Files that are either the old one or the new one, whole, whatever happens meanwhile; and what is
+said of those that cannot be read."""
 
 import hashlib
 import os
@@ -8,7 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ppcls_ise.errors import ConfigError, shown
+from filelock import FileLock
+
+from ppcls_ise.errors import ConfigError, ReIDError, shown
+
+_REASON = 300  # characters
 
 
 @contextmanager
@@ -30,6 +35,39 @@ def replacing(path: str | Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], error: type[ReIDError], what: str) -> Iterator[None]:
+    """Decoding a file inside ends as ``error`` whatever the decoders raise for a file that is not
+    what it should be; they do not say what that can be.
+
+    Args:
+        what: "is no such thing", which follows the path in the message.
+
+    Raises:
+        error: see above; an error of ours passes as it is.
+        FileNotFoundError, IsADirectoryError, PermissionError: it cannot be opened.
+    """
+    try:
+        yield
+    except (ReIDError, FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except Exception as reason:  # MemoryError and RecursionError too
+        text = " ".join(str(reason).split())[:_REASON] or type(reason).__name__
+        raise error(f"{shown(path)} {what}: {shown(text)}") from reason
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """One process at a time; others wait. The lock file ``path`` stays, empty.
+
+    Raises:
+        OSError: it cannot be made there.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
 
 
 def require_writable(folder: str | Path, key: str) -> None:

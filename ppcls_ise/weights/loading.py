@@ -11,9 +11,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls_ise.errors import WeightsError
+from ppcls_ise.errors import WeightsError, shown
 from ppcls_ise.utils import files
-from ppcls_ise.weights.pickled_arrays import DamagedPickle, RefusedPickle
+from ppcls_ise.utils.files import reading
 from ppcls_ise.weights.rec_model_layout import rec_model_layout
 from ppcls_ise.weights.released import RELEASED, released_file
 from ppcls_ise.weights.safe_pickle import read_pickle
@@ -28,6 +28,8 @@ _CONVERT = "Convert it with ppcls-ise convert."
 _ZIP_START = b"PK\x03\x04"
 _TORCH_LEGACY_START = 0x1950A86A20F9469CFC6C
 _SHOWN = 5
+_MOST_EPOCHS = 1 << 31
+_LARGEST = 1e9
 
 
 def weight_path(name: str) -> Path:
@@ -61,24 +63,13 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
         WeightsError: the file is damaged, holds something else, or asks for code.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_ZIP_START))
-        if start == _ZIP_START:
-            raise WeightsError(f"{path} is a zip file, as PyTorch writes them. {_CONVERT}")
-        content = read_pickle(path)
-    except RefusedPickle as error:
-        raise WeightsError(
-            f"{path} is not a safe weight file: {error}. It is not loaded, because loading it "
-            "could run code."
-        ) from None
-    except DamagedPickle as error:
-        raise WeightsError(
-            f"{path} cannot be read as Paddle weights ({error}). It may be truncated, or a file "
-            "of another kind."
-        ) from error
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    if path.is_file():
+        with reading(path, WeightsError, "cannot be read"), path.open("rb") as file:
+            if file.read(len(_ZIP_START)) == _ZIP_START:
+                raise WeightsError(
+                    f"{shown(path)} is a zip file, as PyTorch writes them. {_CONVERT}"
+                )
+    content = read_pickle(path)
     if type(content) is int and content == _TORCH_LEGACY_START:
         raise WeightsError(f"{path} is a PyTorch checkpoint. {_CONVERT}")
     if not isinstance(content, dict):
@@ -213,33 +204,30 @@ def read_checkpoint(prefix: str) -> dict[str, Any]:
                 "without suffix, e.g. output/ISE_market/RecModel/latest."
             )
     model = read_state(prefix + _SUFFIX)
-    optimizers = _read_part(f"{prefix}.pdopt")
+    optimizers = read_pickle(Path(f"{prefix}.pdopt"))
     if isinstance(optimizers, dict):
         optimizers = [optimizers]
     if not isinstance(optimizers, list) or not all(isinstance(part, dict) for part in optimizers):
-        raise WeightsError(f"{prefix}.pdopt holds no state of an optimizer")
+        raise WeightsError(f"{shown(prefix)}.pdopt holds no state of an optimizer")
     return {**read_progress(prefix), "model": model, "optimizers": optimizers}
 
 
 def read_progress(prefix: str) -> dict[str, Any]:
-    """``metric`` and ``epoch`` of a checkpoint, from its ``.pdstates``.
+    """``metric`` (-1 for NaN) and ``epoch`` of a checkpoint, from its ``.pdstates``.
 
     Raises:
         WeightsError: the file is missing, or is not plain data of that kind.
     """
-    states = _read_part(f"{prefix}.pdstates")
-    if not isinstance(states, dict) or not isinstance(states.get("epoch"), int):
-        raise WeightsError(f"{prefix}.pdstates does not say of which epoch it is")
-    return states
-
-
-def _read_part(path: str) -> Any:
-    try:
-        return read_pickle(Path(path))
-    except (RefusedPickle, DamagedPickle) as error:
-        raise WeightsError(f"{path} is not a safe checkpoint: {error}") from error
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    states = read_pickle(Path(f"{prefix}.pdstates"))
+    epoch = states.get("epoch") if isinstance(states, dict) else None
+    if type(epoch) is not int or not 0 <= epoch < _MOST_EPOCHS:
+        raise WeightsError(f"{shown(prefix)}.pdstates does not say of which epoch it is")
+    metric = states.get("metric", -1.0)
+    if isinstance(metric, np.ndarray) and metric.size == 1:
+        metric = metric.reshape(())[()]
+    if not isinstance(metric, float | int | np.floating | np.integer) or abs(metric) > _LARGEST:
+        raise WeightsError(f"{shown(prefix)}.pdstates holds a metric that is no number")
+    return {"epoch": epoch, "metric": -1.0 if np.isnan(metric) else float(metric)}
 
 
 def check_rec_model_file(path: str | Path) -> None:
@@ -263,4 +251,4 @@ def _dtype(tensor: paddle.Tensor) -> str:
 def _some(names: Iterable[Any]) -> str:
     names = list(names)
     more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return shown(", ".join(names[:_SHOWN])) + more
