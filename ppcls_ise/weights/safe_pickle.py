@@ -22,7 +22,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ppcls_ise.errors import WeightsError, shown
-from ppcls_ise.utils.files import reading
 from ppcls_ise.weights.pickled_arrays import (
     DamagedPickle,
     ElementType,
@@ -34,6 +33,7 @@ from ppcls_ise.weights.pickled_arrays import (
 _MAX_STEPS = 1_000_000  # a table of 1,000 tensors takes about 30,000
 _MAX_PROTOCOL = 5
 _MAX_DEPTH = 50
+_DAMAGED = "cannot be read as Paddle weights; it may be truncated, or a file of another kind"
 
 _CONSTANTS: dict[bytes, Callable[[], Any]] = {
     pickle.NONE: lambda: None,
@@ -78,10 +78,7 @@ def read_pickle(path: Path) -> Any:
             "it could run code."
         ) from None
     except DamagedPickle as error:
-        raise WeightsError(
-            f"{shown(path)} cannot be read as Paddle weights ({error}). It may be truncated, or a "
-            "file of another kind."
-        ) from error
+        raise WeightsError(f"{shown(path)} {_DAMAGED}: {error}") from error
     except OSError as error:
         raise WeightsError(f"{shown(path)} cannot be read: {error.strerror}") from error
 
@@ -106,7 +103,7 @@ def _require_tree(value: Any) -> None:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether this is (name, array): how Paddle pickles a tensor that is not directly in a table."""
+    """Whether this is (name, array), as Paddle pickles a tensor that is not directly in a table."""
     return (
         type(value) is tuple
         and len(value) == 2

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppcls_ise.errors import WeightsError
+from ppcls_ise.errors import WeightsError, shown
 from ppcls_ise.weights.loading import read_state
 from ppcls_ise.weights.paddle_load import plain_load
 from tests.fuzz.harness import damaged, fuzz, nothing_happens
@@ -80,6 +80,7 @@ def path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "case.pdparams"
     path.write_bytes(pickle.dumps(VALUES))
     read_state(path)  # what is imported late, is now
+    shown("\n")
     return path
 
 

@@ -64,12 +64,21 @@ def test_crafted_trees(tmp_path, tree):
     assert read(tmp_path / "t") == {"x": 1}
 
 
-@fuzz
-@given(data=st.data())
-def test_damaged_trees(tmp_path_factory, data):
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("t") / "t"
     write_tree(path, TREE, kind=KIND)
-    whole = path.read_bytes()
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(path):
+    return path.read_bytes()
+
+
+@fuzz
+@given(data=st.data())
+def test_damaged_trees(path, whole, data):
     content = data.draw(damaged([whole]))
     path.write_bytes(content)
     if content != whole:

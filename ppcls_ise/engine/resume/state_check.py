@@ -138,6 +138,8 @@ def _optimizer_problem(optimizer: Any, values: Mapping[str, Any]) -> str | None:
     own = optimizer.state_dict().get(_SCHEDULE, {})
     kinds: set[str] = set()
     for key, value in values.items():
+        if not isinstance(key, str):
+            return f"the optimizer's {key!r} is no name"
         if key == _SCHEDULE:
             if not _is_schedule(value, own):
                 return f"the learning-rate schedule is another one ({str(value)[:100]})"
