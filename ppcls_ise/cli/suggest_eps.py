@@ -17,8 +17,8 @@ import numpy as np
 
 from ppcls_ise.clustering import jaccard_graph
 from ppcls_ise.clustering.eps_range import EpsRange, eps_range
-from ppcls_ise.compat import Config
 from ppcls_ise.clustering.row_set import unit_rows
+from ppcls_ise.compat import Config
 from ppcls_ise.config import get_config
 from ppcls_ise.engine import ClusteringCallback, UnsupervisedEngine
 from ppcls_ise.errors import ConfigError, DataError

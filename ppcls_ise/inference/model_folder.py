@@ -77,7 +77,7 @@ class InferenceFile:
                 f"{folder} is no exported model: there is no {path.name} in it. Make one with "
                 "ppcls-ise export (--model is the folder that it wrote)."
             )
-        with reading(path, ConfigError, "is not what tools/export_model.py writes"):
+        with reading(path, ConfigError, "is not what ppcls-ise export writes"):
             content = yaml.safe_load(_text(path))
             result = cls(
                 transform_ops=content["RecPreProcess"]["transform_ops"],

@@ -215,7 +215,7 @@ class GallerySearch:
             if file.read(len(_OLD_KIND)) == _OLD_KIND:
                 raise DataError(
                     f"{shown(path)} is a gallery of version 0.1, which this version does not read. "
-                    "Make it again with tools/search.py build."
+                    "Make it again with ppcls-ise search build."
                 )
         with reading(path, DataError, "holds no gallery that can be used"):
             return cls._of(read_tree(path, kind=KIND, error=DataError))

@@ -305,7 +305,7 @@ def test_crafted_facts(tmp_path, change):
 
 def test_a_gallery_of_the_first_version_is_named(tmp_path):
     (tmp_path / "g").write_bytes(b"ppcls_ise gallery 1 " + b"0" * 64 + b"\nPK\x03\x04")
-    with pytest.raises(DataError, match=r"version 0\.1.*search\.py build"):
+    with pytest.raises(DataError, match=r"version 0\.1.*search build"):
         GallerySearch.load(tmp_path / "g")
 
 
