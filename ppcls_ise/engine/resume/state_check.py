@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls_ise.engine.callback import TrainingEngine
 from ppcls_ise.engine.resume.training_state import FORMAT, image_fingerprint
 from ppcls_ise.errors import DataError, WeightsError
 from ppcls_ise.weights import compare
@@ -23,7 +24,7 @@ _MASTER = "master_weights"
 _NUMBERS = re.compile(r"^fp32_master_\d+_|_\d+$")
 
 
-def check_state(engine: Any, state: Mapping[str, Any], source: str) -> None:
+def check_state(engine: TrainingEngine, state: Mapping[str, Any], source: str) -> None:
     """Make sure that ``state`` is of this model and of these images.
 
     Raises:
@@ -107,7 +108,7 @@ def _is_table_of_arrays(table: Any) -> bool:
     )
 
 
-def _loss_problem(engine: Any, state: Mapping[str, Any]) -> str | None:
+def _loss_problem(engine: TrainingEngine, state: Mapping[str, Any]) -> str | None:
     own = engine.train_loss_func.state_dict()
     if "loss" not in state:  # a checkpoint of PaddleClas
         return None
@@ -115,7 +116,7 @@ def _loss_problem(engine: Any, state: Mapping[str, Any]) -> str | None:
     return f"loss: {report}" if report.problems(optional=()) else None
 
 
-def _memory_problem(engine: Any, state: Mapping[str, Any]) -> str | None:
+def _memory_problem(engine: TrainingEngine, state: Mapping[str, Any]) -> str | None:
     memory = state.get("memory")
     if memory is None:
         return None
