@@ -54,7 +54,8 @@ def read_tree(path: str | Path, *, kind: str, error: type[ReIDError]) -> dict[st
         FileNotFoundError, PermissionError: it cannot be opened.
     """
     with reading(path, error, f"is damaged, or no {kind.split()[1]} of this version"):
-        with safe_open(str(path), "numpy") as file:
+        opened: Any = safe_open  # its types are missing
+        with opened(str(path), "numpy") as file:
             header = file.metadata() or {}
             if header.get("format") != kind:
                 raise ValueError(f"it is {header.get('format', 'something else')!r}")
@@ -72,7 +73,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         total.update(f"{name}\n{array.dtype} {array.shape}\n".encode())
-        total.update(array.reshape(-1).view(np.uint8))
+        total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
@@ -134,13 +135,12 @@ def read_numpy(path: str | Path, *, error: type[ReIDError], what: str) -> dict[s
 
 def _array(data: bytes) -> np.ndarray:
     stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
+    formats: Any = np.lib.format  # its types are missing
+    version = formats.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"it is of version {version} of numpy's format")
-    header = np.lib.format.read_array_header_1_0
-    if version == (2, 0):
-        header = np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = header(stream)
+    read = formats.read_array_header_1_0 if version[0] == 1 else formats.read_array_header_2_0
+    shape, is_fortran, dtype = read(stream)
     if dtype.hasobject or dtype.fields is not None:
         raise ValueError("it holds something else than numbers and texts")
     if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():

@@ -222,7 +222,7 @@ def read_progress(prefix: str) -> dict[str, Any]:
     epoch = states.get("epoch") if isinstance(states, dict) else None
     if type(epoch) is not int or not 0 <= epoch < _MOST_EPOCHS:
         raise WeightsError(f"{shown(prefix)}.pdstates does not say of which epoch it is")
-    metric = states.get("metric", -1.0)
+    metric: Any = states.get("metric", -1.0)
     if isinstance(metric, np.ndarray) and metric.size == 1:
         metric = metric.reshape(())[()]
     if not isinstance(metric, float | int | np.floating | np.integer) or abs(metric) > _LARGEST:

@@ -165,7 +165,8 @@ class PickledArrays:
         self._storable -= len(data)
         if self._storable < 0:
             raise RefusedPickle("it uses its data for several arrays, to fill the memory")
-        array.__setstate__((1, shape, element.dtype, bool(is_fortran), data))
+        content: Any = (1, shape, element.dtype, bool(is_fortran), data)
+        array.__setstate__(content)
         return array
 
 

@@ -136,7 +136,7 @@ class _BrokenOff(ConnectionError):
     """The transfer ended before the announced length."""
 
 
-def _download(url: str, target: Path, *, check: Callable[[Path], None]) -> None:
+def _download(url: str, target: Path, *, check: Callable[[Path], object]) -> None:
     """Fetch ``url`` into ``target``, with a progress bar on a terminal.
 
     The bytes go to ``<target>.part``. What is there of an earlier attempt is continued (``Range``),
