@@ -225,7 +225,8 @@ def read_progress(prefix: str) -> dict[str, Any]:
     metric: Any = states.get("metric", -1.0)
     if isinstance(metric, np.ndarray) and metric.size == 1:
         metric = metric.reshape(())[()]
-    if not isinstance(metric, float | int | np.floating | np.integer) or abs(metric) > _LARGEST:
+    is_number = isinstance(metric, float | int | np.floating | np.integer)
+    if not is_number or abs(metric) > _LARGEST:
         raise WeightsError(f"{shown(prefix)}.pdstates holds a metric that is no number")
     return {"epoch": epoch, "metric": -1.0 if np.isnan(metric) else float(metric)}
 

@@ -134,7 +134,7 @@ def _memory_problem(engine: TrainingEngine, state: Mapping[str, Any]) -> str | N
     return None
 
 
-def _optimizer_problem(optimizer: Any, values: Mapping[str, Any]) -> str | None:
+def _optimizer_problem(optimizer: Any, values: Mapping[Any, Any]) -> str | None:
     shapes = {parameter.name: list(parameter.shape) for parameter in optimizer._parameter_list}
     own = optimizer.state_dict().get(_SCHEDULE, {})
     kinds: set[str] = set()
