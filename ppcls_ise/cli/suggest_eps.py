@@ -8,7 +8,6 @@ are the training images of the configuration, or --features names a file of feat
 import argparse
 import json
 import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from ppcls_ise.clustering import jaccard_graph
 from ppcls_ise.clustering.eps_range import EpsRange, eps_range
+from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.compat import Config
 from ppcls_ise.config import get_config
 from ppcls_ise.config.clustering import ClusteringOptions
@@ -25,11 +25,11 @@ from ppcls_ise.engine import ClusteringCallback, UnsupervisedEngine
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.registry import register
+from ppcls_ise.utils.array_files import read_numpy
 from ppcls_ise.utils.files import replacing, require_replaceable
 from ppcls_ise.utils.progress import progress_bar
 from ppcls_ise.visualization.pictures import eps_curves
 
-_LEAST_NORM = 1e-12
 _LEAST_STEP = 0.001
 _HEADER = f"{'eps':>6}{'clusters':>10}{'outliers':>11}{'largest':>9}{'median':>8}{'stability':>11}"
 
@@ -155,11 +155,9 @@ def _from_file(
 
 def _read(path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Unit rows [N, D] float32 and cameras [N] or None."""
-    try:
-        content = np.load(path, allow_pickle=False)
-        arrays = {"features": content} if isinstance(content, np.ndarray) else dict(content)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no .npz or .npy file of numbers: {error}") from error
+    arrays = read_numpy(path, error=DataError, what="is no .npz or .npy file of numbers")
+    if "" in arrays:
+        arrays = {"features": arrays[""]}
     if "features" not in arrays:
         raise DataError(f"{path} has no array features, only {', '.join(arrays) or 'nothing'}")
     features, camids = arrays["features"], arrays.get("camids")
@@ -176,8 +174,7 @@ def _read(path: str) -> tuple[np.ndarray, np.ndarray | None]:
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
         raise DataError(f"{path}: row {bad[0]} of features is not finite ({len(bad)} such rows)")
-    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), _LEAST_NORM)
-    return features, camids
+    return unit_rows(features), camids
 
 
 def _write_json(path: str | Path, result: EpsRange, count: int) -> None:

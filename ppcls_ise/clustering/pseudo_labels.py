@@ -15,10 +15,9 @@ from ppcls_ise.clustering.jaccard import jaccard_graph
 from ppcls_ise.clustering.membership import Lists
 from ppcls_ise.clustering.neighbors import Backend, k_nearest, search_recall
 from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
-from ppcls_ise.clustering.row_set import as_features
+from ppcls_ise.clustering.row_set import as_features, unit_rows
 
 _BLOCK_ROWS = 1024
-_LEAST_NORM = 1e-12
 
 
 @dataclass(frozen=True)
@@ -93,12 +92,14 @@ def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if labels.shape != (len(matrix),):
         raise ValueError(f"labels must have shape ({len(matrix)},), got {labels.shape}")
     clusters = int(labels.max(initial=OUTLIER)) + 1
+    if clusters > len(matrix) or labels.min(initial=OUTLIER) < OUTLIER:
+        raise ValueError(f"labels of {len(matrix)} rows are -1 .. {len(matrix) - 1}")
     sums = np.zeros((clusters, matrix.shape[1]), dtype=np.float32)
 
     def add_up(span: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         rows = np.flatnonzero(labels[slice(*span)] != OUTLIER) + span[0]
         block = matrix[rows]
-        _normalize(block)
+        unit_rows(block, out=block)
         present, place = np.unique(labels[rows], return_inverse=True)
         gather = sparse.csr_matrix(
             (np.ones(len(rows), np.float32), (place.ravel(), np.arange(len(rows)))),
@@ -109,13 +110,7 @@ def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     for present, part in ordered_map(add_up, spans(len(matrix) if clusters else 0, _BLOCK_ROWS)):
         sums[present] += part
     # The mean differs from the sum by a factor only, which normalization removes.
-    _normalize(sums)
-    return sums
-
-
-def _normalize(rows: np.ndarray) -> None:
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    rows /= np.maximum(norms, _LEAST_NORM)[:, None]
+    return unit_rows(sums, out=sums)
 
 
 def generate_pseudo_labels(

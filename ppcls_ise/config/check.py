@@ -25,7 +25,7 @@ from ppcls_ise.utils.components import components
 # What the plugin adds to PaddleClas's keys.
 _GLOBAL = [
     *keys.GLOBAL,
-    *"imports image_root image_cache feature_precision normalize_on_device".split(),
+    *"imports image_root feature_precision normalize_on_device".split(),
     *"save_step_interval keep_checkpoints".split(),
 ]
 _ARCH = [*keys.ARCH, "bn_group_size"]
@@ -39,7 +39,7 @@ _KINDS = {
 }
 _HARMLESS = re.compile(r"[\w ./+-]*", re.ASCII)
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
-_PATHS = "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir".split()
+_PATHS = "output_dir image_root pretrained_model checkpoints save_inference_dir".split()
 # Sections that are built, by what the configuration is for; the others may say what they like.
 _BUILT = {
     "train": ("DataLoader.Train", "DataLoader.Eval", "Loss", "Metric", "Optimizer"),
@@ -65,6 +65,11 @@ def check_config(config: Config, *, mode: str = "train") -> None:
     for section in ("Global", "Arch"):
         if not isinstance(config.get(section), dict):
             raise ConfigError(f"the config has no section {section}")
+    if config["Global"].pop("image_cache", None):
+        compat.logger().warning(
+            "Global.image_cache is not read any more (a run with it was hardly faster) and will be "
+            "refused by the next version: leave it out, and delete its folder"
+        )
     _known(config["Global"], _GLOBAL, "Global")
     _check_amp(config.get("AMP") or {})
     _check_global(config["Global"])

@@ -10,7 +10,6 @@ import paddle
 
 from ppcls_ise import compat
 from ppcls_ise.data.file_stamps import FileStamps
-from ppcls_ise.data.image_cache import ImageCache, can_cache
 from ppcls_ise.data.images import ImageReadError, check_image_header, read_image
 from ppcls_ise.data.on_device import OnDevice
 from ppcls_ise.data.transforms import seeded_generators
@@ -72,7 +71,6 @@ class ReIDDataset(paddle.io.Dataset):
         self.training = cls_label_path == TRAINING_SPLIT
         self.seed = 0
         self.epoch = 0
-        self._cache_folder: str | None = None
         self._uint8 = False
         self.on_device: OnDevice | None = None
         self._labels_hidden = False
@@ -112,12 +110,6 @@ class ReIDDataset(paddle.io.Dataset):
         other._set_transforms(transform_ops)
         other._labels_hidden = True
         return other
-
-    def cache_images(self, folder: str) -> None:
-        """Read decoded and resized images from a cache (`ImageCache`) in ``folder``, here and in
-        views made later, wherever ``transform_ops`` begin with a resize to one size."""
-        self._cache_folder = folder
-        self._set_transforms(self._transform_ops)
 
     def normalize_on_device(self) -> None:
         """Deliver uint8 images, here and in views made later; ``on_device`` makes of a batch of
@@ -199,13 +191,13 @@ class ReIDDataset(paddle.io.Dataset):
         readable = 1
         rectangle = np.empty(0, np.int64)
         try:
-            pixels, ops = self._read(index)
+            pixels = read_image(self.images[index])
             if draw is None:
-                image = self._transform(pixels, ops)
+                image = self._transform(pixels)
                 rectangle = self._rectangle(image)
             else:
                 with seeded_generators(self.seed, self.epoch, draw):
-                    image = self._transform(pixels, ops)
+                    image = self._transform(pixels)
                     rectangle = self._rectangle(image)
         except ImageReadError:
             if draw is not None:
@@ -226,19 +218,9 @@ class ReIDDataset(paddle.io.Dataset):
         self._ops: Sequence[Any] = compat.build_transforms(transform_ops) if transform_ops else []
         self.on_device = OnDevice(self._ops) if self._uint8 else None
         self._ops = self.on_device.host_ops if self.on_device else self._ops
-        self._cache: ImageCache | None = None
-        if self._cache_folder and transform_ops and can_cache(transform_ops[0]):
-            resize = transform_ops[0]["ResizeImage"]
-            self._cache = ImageCache(self._cache_folder, self.images, resize, self._ops[0])
 
-    def _read(self, index: int) -> tuple[np.ndarray, Sequence]:
-        """An image, and the operators that it still has to go through."""
-        if self._cache is not None and (pixels := self._cache.get(index)) is not None:
-            return pixels, self._ops[1:]
-        return read_image(self.images[index]), self._ops
-
-    def _transform(self, pixels: np.ndarray, ops: Sequence) -> np.ndarray:
-        for op in ops:
+    def _transform(self, pixels: np.ndarray) -> np.ndarray:
+        for op in self._ops:
             pixels = op(pixels)
         pixels = np.asarray(pixels)
         if pixels.ndim != 3 or pixels.shape[-1] != 3:
@@ -264,9 +246,7 @@ class ReIDDataset(paddle.io.Dataset):
         """Zeros of the shape and type of an image of this data set; opens no file."""
         # The shape that the transforms give is that of a transformed black image.
         with seeded_generators(0):
-            return np.zeros_like(
-                self._transform(np.zeros((256, 128, 3), dtype=np.uint8), self._ops)
-            )
+            return np.zeros_like(self._transform(np.zeros((256, 128, 3), dtype=np.uint8)))
 
 
 def _column(values: list[int | None]) -> np.ndarray | None:

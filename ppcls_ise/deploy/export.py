@@ -20,10 +20,11 @@ from ppcls_ise.data.images import ImageReadError, read_image
 from ppcls_ise.engine.engine import UnsupervisedEngine
 from ppcls_ise.errors import ConfigError, DataError, WeightsError
 from ppcls_ise.inference import onnx_model
-from ppcls_ise.inference.model_folder import NAME, SUFFIXES, InferenceFile, file_digest
+from ppcls_ise.inference.model_folder import NAME, SUFFIXES, InferenceFile
 from ppcls_ise.inference.preprocessing import Preprocessing, evaluation_transforms
 from ppcls_ise.inference.static_model import StaticModel, save_static_model
 from ppcls_ise.utils.components import components
+from ppcls_ise.utils.files import sha256_of
 
 LARGEST_DIFFERENCE = 1e-4
 _CROPS = 16
@@ -189,7 +190,7 @@ def export_model(
         dimension=network(images[:1]).shape[1],
         normalized=normalize,
         fingerprint=fingerprint,
-        files={path.name: file_digest(path) for path in files},
+        files={path.name: sha256_of(path) for path in files},
         versions=_versions(),
     ).write(folder)
     return [

@@ -176,6 +176,12 @@ class Extractor:
         self.fingerprint, self.dimension = described.fingerprint, described.dimension
         self.normalized = described.normalized
         self._network = _onnx(folder) if use_onnx else StaticModel(folder, **options)
+        found = list(self._network(np.zeros((1, *described.image_shape), np.float32)).shape)
+        if found != [1, self.dimension]:
+            raise ConfigError(
+                f"{folder}/inference.yml: the network gives {found} for one image, not "
+                f"{self.dimension} values"
+            )
 
     def _from_checkpoint(
         self, weights: Any, config_path: str, overrides: list[str], options: dict[str, Any]

@@ -10,8 +10,9 @@ import numpy as np
 
 from ppcls_ise import compat
 from ppcls_ise.deploy.extractor import Extractor
-from ppcls_ise.errors import DataError, shown
-from ppcls_ise.utils.files import replacing
+from ppcls_ise.errors import DataError
+from ppcls_ise.utils.array_files import read_numpy
+from ppcls_ise.utils.files import reading, replacing
 from ppcls_ise.utils.progress import progress_bar
 
 
@@ -89,16 +90,12 @@ def load_features(path: str | Path) -> tuple[np.ndarray, list[str], str]:
         DataError: it is something else.
         OSError: there is no such file.
     """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            features, paths = content["features"], content["paths"]
-            model = str(content["model"])
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # numpy and zipfile raise a dozen kinds for foreign files
-        raise DataError(f"{shown(path)} is no .npz of ppcls-ise infer: {error}") from error
-    if features.ndim != 2 or features.dtype != np.float32 or paths.shape != (len(features),):
-        raise DataError(
-            f"{shown(path)} is no .npz of ppcls-ise infer: its arrays do not fit together"
-        )
-    return features, [str(name) for name in paths], model
+    what = "is no .npz of ppcls-ise infer"
+    arrays = read_numpy(path, error=DataError, what=what)
+    with reading(path, DataError, what):
+        features, paths, model = (arrays[name] for name in ("features", "paths", "model"))
+        if features.ndim != 2 or features.dtype != np.float32 or paths.shape != (len(features),):
+            raise ValueError("its arrays do not fit together")
+        if {paths.dtype.kind, model.dtype.kind} != {"U"} or model.ndim:
+            raise ValueError("its names are no texts")
+    return features, [str(name) for name in paths], str(model)

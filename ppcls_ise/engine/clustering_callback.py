@@ -65,10 +65,11 @@ class ClusteringCallback(Callback):
 
     def restore(self, engine: TrainingEngine, state: dict[str, Any]) -> None:
         """Labels come back; centroids do not, the memory has taken them over."""
-        labels = state["labels"]
+        labels, recall = state["labels"], state["recall"]
+        recall = None if recall is None else float(recall)
         engine.train_dataset.pseudo_labels = labels
         self.result = PseudoLabels.from_labels(
-            np.zeros((len(labels), 1), np.float32), labels, recall=state["recall"]
+            np.zeros((len(labels), 1), np.float32), labels, recall=recall
         )
 
     def cluster(self, engine: TrainingEngine, epoch: int) -> None:

@@ -85,10 +85,6 @@ class UnsupervisedEngine(Engine):
         compat.logger().info(compat.describe())
         for remark in odd_transforms(config):
             compat.logger().warning(remark)
-        if folder := options.get("image_cache"):
-            for name in ("train", "query", "gallery"):
-                if loader := getattr(self, f"{name}_dataloader", None):
-                    loader.dataset.cache_images(folder)
         for name, section in _LOADERS.items():
             if loader := getattr(self, f"{name}_dataloader", None):
                 if options.get("normalize_on_device"):

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.errors import ConfigError
 
 _PARTS_AT_ONCE = 32
@@ -169,4 +170,4 @@ def aggregate_clusters(
         share = np.asarray(shares[chunk], np.float32)[:, None]
         np.add.at(total, owners[chunk], share * pooled.numpy())
     norm = np.linalg.norm(total, axis=1, keepdims=True)
-    return np.where(norm > 1e-12, total / np.maximum(norm, 1e-12), centroids).astype(np.float32)
+    return np.where(norm > 1e-12, unit_rows(total), centroids).astype(np.float32)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppcls_ise.errors import ConfigError, DataError, shown
-from ppcls_ise.metrics.rank import RankResult, evaluate_rank
+from ppcls_ise.metrics.rank import PROTOCOLS, RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
 from ppcls_ise.utils.components import register
 
-PROTOCOLS = ("cross_camera", "all")
 _SHOWN = 5
 
 # Features [N, D], identities [N] or None, cameras [N] or None.

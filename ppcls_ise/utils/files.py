@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are either the old one or the new one, whole, whatever happens meanwhile."""
+"""Files that are either the old one or the new one, whole, whatever happens meanwhile; and what is
+said of those that cannot be read."""
 
 import hashlib
 import os
@@ -10,7 +11,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ppcls_ise.errors import ConfigError, shown
+from ppcls_ise.errors import ConfigError, ReIDError, shown
+
+_REASON = 300  # characters
 
 
 @contextmanager
@@ -41,6 +44,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def _start(name: str) -> str:
     """As much of a file's name as leaves room for a suffix: 255 bytes are the limit."""
     return os.fsdecode(os.fsencode(name)[:200])
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], error: type[ReIDError], what: str) -> Iterator[None]:
+    """Decoding a file inside ends as ``error`` whatever the decoders raise for a file that is not
+    what it should be; they do not say what that can be.
+
+    Args:
+        what: "is no such thing", which follows the path in the message.
+
+    Raises:
+        error: see above; an error of ours passes as it is.
+        FileNotFoundError, IsADirectoryError, PermissionError: it cannot be opened.
+    """
+    try:
+        yield
+    except (ReIDError, FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except Exception as reason:  # MemoryError and RecursionError too
+        text = " ".join(str(reason).split())[:_REASON] or type(reason).__name__
+        raise error(f"{shown(path)} {what}: {shown(text)}") from reason
 
 
 def require_writable(folder: str | Path, key: str) -> None:
