@@ -94,7 +94,7 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         self._report_quarantine(engine, features, dataset)
         rows = np.flatnonzero(features.readable)
-        return features.values[rows], self.graph_options(dataset.camids, rows)
+        return features.usable(), self.graph_options(dataset.camids, rows)
 
     def _extract(self, engine: TrainingEngine, dataset: ReIDDataset) -> Features:
         loader = loader_of(
@@ -123,7 +123,7 @@ class ClusteringCallback(Callback):
             options.update(backend=backend, approximate=self.options.approximate)
             with progress_bar("pseudo-labels", "block") as bar:
                 part = generate_pseudo_labels(
-                    features.values[rows],
+                    features.usable(),
                     self.options.eps,
                     self.options.min_samples,
                     progress=lambda stage, done, total: bar(done, total),
@@ -179,7 +179,7 @@ class ClusteringCallback(Callback):
         )
 
     def _report_oddities(self, features: Features, dataset: ReIDDataset) -> None:
-        values = features.values[features.readable]
+        values = features.usable()
         remarks = list(odd_features(values))
         if self.result is None:  # what follows does not change later on
             remarks += [*odd_lengths(self.options.lengths, len(values)), *odd_files(dataset.images)]
