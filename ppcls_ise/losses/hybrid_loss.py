@@ -6,6 +6,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ppcls_ise.losses.cross_entropy import cross_entropy, smoothed_cross_entropy
+from ppcls_ise.losses.precision import in_float32
 from ppcls_ise.utils.components import register
 
 
@@ -29,6 +30,7 @@ def hardest_instance_logits(logits: paddle.Tensor, labels: paddle.Tensor) -> pad
     return paddle.take_along_axis(logits, slot.unsqueeze(1), axis=1).squeeze(1)
 
 
+@in_float32
 def hybrid_contrast_loss(
     hard_logits: paddle.Tensor,
     mean_logits: paddle.Tensor,
@@ -62,6 +64,7 @@ def hybrid_contrast_loss(
     return hard_weight * term(hard_logits, labels) + mean_weight * term(mean_logits, labels)
 
 
+@in_float32
 def instance_contrast_loss(
     mean_logits: paddle.Tensor,
     instance_logits: paddle.Tensor,

@@ -7,9 +7,11 @@ from paddle import nn
 
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.layers.rows import as_rows, host_labels, members_by_label
+from ppcls_ise.losses.precision import in_float32
 from ppcls_ise.utils.components import register
 
 
+@in_float32
 def label_preserving_loss(
     features: paddle.Tensor,
     supports: paddle.Tensor,
