@@ -3,10 +3,14 @@
 
 import hashlib
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from ppcls_ise.errors import ConfigError, shown
 
@@ -22,7 +26,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    scratch = scratch_beside(path)
     try:
         yield scratch
         flush(scratch)
@@ -30,6 +34,50 @@ def replacing(path: str | Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def scratch_beside(path: str | Path) -> Path:
+    """A free name in the folder of ``path`` for a file or folder that will take its place.
+
+    What a process that is gone left under such a name is removed. The name is short, however long
+    that of ``path`` is.
+    """
+    path = Path(path)
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    name = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    for old in path.parent.glob(f".{name}.{machine}.*.tmp"):
+        if not _is_running(old.suffixes[-2][1:]):
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+    return path.with_name(f".{name}.{machine}.{os.getpid()}.tmp")
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:
+        pass  # it is somebody else's
+    return True
+
+
+@contextmanager
+def locked(path: str | Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Be the only one who changes ``path``, a file or a folder: hold ``<path>.lock`` beside it.
+
+    The system frees the lock of a process that ends, however it ends.
+
+    Args:
+        wait: seconds to wait for another process; -1: as long as it takes.
+
+    Raises:
+        filelock.Timeout: another process has it.
+        OSError: the lock file cannot be made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f"{path.name}.lock"), timeout=wait):
+        yield
 
 
 def require_writable(folder: str | Path, key: str) -> None:

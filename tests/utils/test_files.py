@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import signal
 
 import pytest
+from filelock import Timeout
 
 from ppcls_ise.utils import threads
-from ppcls_ise.utils.files import replacing
+from ppcls_ise.utils.files import locked, replacing, scratch_beside
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -35,3 +37,56 @@ def test_cores_are_those_of_the_container(tmp_path, monkeypatch, content, cores)
     monkeypatch.setattr(threads, "_QUOTA", quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     assert threads.core_count() == cores
+
+
+def test_a_scratch_file_that_a_killed_process_left_goes_with_the_next(tmp_path):
+    target = tmp_path / ("x" * 250 + ".npz")  # a suffix would make the name too long
+    child = os.fork()
+    if not child:
+        with replacing(target) as scratch:
+            scratch.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = os.listdir(tmp_path)
+    assert left.endswith(".tmp")
+    with replacing(tmp_path / "another"):
+        (tmp_path / "another").write_text("")
+        scratch_beside(tmp_path / "another").write_text("")
+        assert left in os.listdir(tmp_path)
+    with replacing(target) as scratch:
+        scratch.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == sorted(["another", target.name])
+
+
+def test_a_scratch_file_in_use_stays(tmp_path):
+    target = tmp_path / "list.txt"
+    start, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        with replacing(target) as scratch:
+            scratch.write_text("slow")
+            os.write(start[1], b".")
+            os.read(done[0], 1)
+        os._exit(0)
+    os.read(start[0], 1)
+    with replacing(target) as scratch:
+        scratch.write_text("fast")
+    os.write(done[1], b".")
+    assert os.waitpid(child, 0)[1] == 0
+    assert target.read_text() == "slow" and os.listdir(tmp_path) == ["list.txt"]
+
+
+def test_one_process_has_a_lock_and_the_end_of_it_frees_it(tmp_path):
+    target = tmp_path / "new" / "gallery.npz"
+    started = os.pipe()
+    child = os.fork()
+    if not child:
+        with locked(target):
+            os.write(started[1], b".")
+            signal.pause()
+    os.read(started[0], 1)
+    with pytest.raises(Timeout), locked(target):
+        pass
+    os.kill(child, signal.SIGKILL)
+    with locked(target, wait=60):
+        os.waitpid(child, 0)
