@@ -25,6 +25,7 @@ from ppcls_ise.utils.components import components
 _GLOBAL = [
     *keys.GLOBAL,
     *"imports image_root image_cache feature_precision save_step_interval keep_checkpoints".split(),
+    "allow_changes",
 ]
 _ARCH = [*keys.ARCH, "bn_group_size"]
 _KINDS = {
@@ -40,12 +41,16 @@ _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 _PATHS = "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir".split()
 
 
-def check_config(config: Config) -> None:
+def check_config(config: Config) -> Config:
     """Make sure that something reads every key, and that the plugin can work with the rest.
+
+    Returns:
+        A copy with the defaults filled in.
 
     Raises:
         ConfigError: names the key and the nearest known one, or what has to be changed.
     """
+    config = compat.copy_of(config)
     _known(config, [*keys.SECTIONS, "Clustering"], "")
     for section in ("Global", "Arch"):
         if not isinstance(config.get(section), dict):
@@ -62,6 +67,7 @@ def check_config(config: Config) -> None:
     _known(clustering, _parameters(ClusteringOptions), "Clustering")
     _check_types(clustering, ClusteringOptions, "Clustering")
     _check_transforms(clustering.get("transform_ops"), "Clustering")
+    return config
 
 
 def _check_global(options: Any) -> None:
@@ -74,6 +80,7 @@ def _check_global(options: Any) -> None:
         "use_visualdl": False,
         "eval_during_train": False,
         "eval_interval": 1,
+        "allow_changes": False,
         "save_step_interval": 0,
         "keep_checkpoints": 2,
         "eval_mode": "retrieval",
@@ -92,7 +99,7 @@ def _check_global(options: Any) -> None:
     seed = options.get("seed")
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise ConfigError(f"Global.seed has to be a whole number >= 0, got {seed!r}")
-    for key in ("eval_during_train", "use_visualdl"):
+    for key in ("eval_during_train", "use_visualdl", "allow_changes"):
         if not isinstance(options[key], bool):
             raise ConfigError(f"Global.{key} has to be True or False, got {options[key]!r}")
     shape = options.get("image_shape", [3, 1, 1])

@@ -64,7 +64,7 @@ def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: An
     config["profiler_options"] = profiler_options
     registry.import_modules(_imports(config))
     try:
-        check_config(config)
+        config = check_config(config)
     except ConfigError as error:
         for changed_place, option in changed.items():
             if changed_place in str(error):
