@@ -13,10 +13,12 @@ from paddle.io import DataLoader, DistributedBatchSampler
 from tqdm import tqdm
 
 from ppcls_ise.clustering.row_set import unit_rows
+from ppcls_ise.compat.training_loop import batches_of
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed.collectives import broadcast_running_statistics, gather_arrays
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import DataError, DivergenceError
+from ppcls_ise.utils.stop_requests import keep_working
 
 _SHOWN = 5
 
@@ -44,7 +46,12 @@ def loader_of(
     """A loader that walks through ``dataset`` once, in order, sharded over the processes."""
     sampler = DistributedBatchSampler(dataset, batch_size, shuffle=False, drop_last=False)
     return DataLoader(
-        dataset, batch_sampler=sampler, num_workers=num_workers, places=device, return_list=True
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        places=device,
+        return_list=True,
+        worker_init_fn=keep_working,
     )
 
 
@@ -56,6 +63,7 @@ def extract(
     title: str,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     static: StaticFeatures | None = None,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Features:
     """Evaluation-mode features of every image behind ``loader`` (CC (2)).
 
@@ -70,6 +78,7 @@ def extract(
         title: for the progress bar, which is shown on terminals only.
         precision: makes the mixed-precision context of a batch.
         static: computes by a static graph where it can.
+        after_batch: called after every batch, in all processes alike.
 
     Raises:
         DivergenceError: a feature is not finite; names the image.
@@ -82,7 +91,10 @@ def extract(
     found: Features | None = None
     finite = np.ones(len(dataset), bool)
     network = None
-    for images, labels, *_ in tqdm(loader, desc=title, unit="batch", leave=False, disable=None):
+    progress = tqdm(
+        batches_of(loader), desc=title, total=len(loader), unit="batch", leave=False, disable=None
+    )
+    for images, labels, *_ in progress:
         if static is not None and found is None:
             network = static.network(images.numpy())
         if network is not None:
@@ -101,6 +113,7 @@ def extract(
         rows[~whole] = 0.0
         found.values[index] = unit_rows(rows)
         found.readable[index] = readable != 0
+        after_batch()
     if was_training:
         model.train()
     if found is None:

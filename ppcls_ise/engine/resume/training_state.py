@@ -14,8 +14,10 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
+from ppcls_ise import compat
 from ppcls_ise.compat import training_loop
 from ppcls_ise.engine.callback import TrainingEngine
+from ppcls_ise.engine.resume.settings import check_settings
 from ppcls_ise.errors import DataError, WeightsError
 from ppcls_ise.weights.loading import compare
 
@@ -47,7 +49,10 @@ def training_state(engine: TrainingEngine, *, epoch: int, step: int | None) -> d
         "step": step,
         "global_step": engine.global_step,
         "meters": training_loop.meter_values(engine),
+        "settings": engine.settings,
         "images": _fingerprint(engine.train_dataset),
+        "sizes": _hash(engine.train_dataset.stamps.sizes()),
+        "times": _hash(engine.train_dataset.stamps.times()),
         "model": _arrays(engine.plain_model.state_dict(use_hook=False)),
         "loss": _arrays(engine.train_loss_func.state_dict()),
         "optimizers": [_named_arrays(optimizer.state_dict()) for optimizer in engine.optimizer],
@@ -58,10 +63,10 @@ def training_state(engine: TrainingEngine, *, epoch: int, step: int | None) -> d
 
 
 def check_state(engine: TrainingEngine, state: Mapping[str, Any], source: str) -> None:
-    """Make sure that ``state`` is of this model and of these images.
+    """Make sure that ``state`` is of this model, of these images and of these settings.
 
     Raises:
-        WeightsError, DataError: it is not; names ``source`` and the way out.
+        WeightsError, DataError, ConfigError: it is not; names ``source`` and the way out.
     """
     kinds = {"epoch": int, "step": int | None, "best": float, "model": dict, "optimizers": list}
     wrong = [key for key, kind in kinds.items() if not isinstance(state.get(key, ()), kind)]
@@ -84,6 +89,19 @@ def check_state(engine: TrainingEngine, state: Mapping[str, Any], source: str) -
             f"{engine.train_dataset.image_root} now ({len(engine.train_dataset)}). To go on with "
             "these, start anew with Global.pretrained_model."
         )
+    stamps = engine.train_dataset.stamps
+    if state.get("sizes", sizes := _hash(stamps.sizes())) != sizes:
+        raise DataError(
+            f"Global.checkpoints: {source} was trained on other images: files of the same names in "
+            f"{engine.train_dataset.image_root} have other sizes now. To go on with these, start "
+            "anew with Global.pretrained_model."
+        )
+    if state.get("times", times := _hash(stamps.times())) != times:
+        compat.logger().warning(
+            f"the images in {engine.train_dataset.image_root} have been written anew since the run "
+            "began (copied, or replaced by others of the same sizes)"
+        )
+    check_settings(state.get("settings", engine.settings), engine.config, engine.settings)
 
 
 def restore_training_state(engine: TrainingEngine, state: Mapping[str, Any]) -> None:
@@ -127,6 +145,10 @@ def _fingerprint(dataset: Any) -> str:
         digest.update(os.path.relpath(path, dataset.image_root).encode("utf-8", "surrogateescape"))
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def _hash(values: Any) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def _array(tensor: paddle.Tensor) -> np.ndarray:
