@@ -64,6 +64,9 @@ class Loader:
         self.batch = batch
         self.dataset = _Dataset(f"{i}.jpg" for i in range(count))
 
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch)
+
     def __iter__(self):
         for start in range(0, len(self.order), self.batch):
             index = self.order[start : start + self.batch]
