@@ -44,6 +44,7 @@ setup(
     # What the plugin and the engines of PaddleClas (2.4.2 and develop) import, Paddle apart.
     install_requires=[
         "easydict",
+        "filelock>=3.12",
         "faiss-cpu>=1.8",
         "filelock>=3.12",
         "matplotlib",

@@ -26,7 +26,7 @@ from ppcls_ise.utils.components import components
 _GLOBAL = [
     *keys.GLOBAL,
     *"imports image_root feature_precision normalize_on_device".split(),
-    *"save_step_interval keep_checkpoints".split(),
+    *"save_step_interval keep_checkpoints allow_changes".split(),
 ]
 _ARCH = [*keys.ARCH, "bn_group_size"]
 _KINDS = {
@@ -50,17 +50,21 @@ _BUILT = {
 _FILLED_IN = "learning_rate epochs step_each_epoch dataset image_root cls_label_path".split()
 
 
-def check_config(config: Config, *, mode: str = "train") -> None:
+def check_config(config: Config, *, mode: str = "train") -> Config:
     """Make sure that something reads every key, and that the plugin can work with the rest.
 
     Args:
-        config: changed in place where PaddleClas would misread it.
+        config: stays as it is.
         mode: ``train``, ``eval`` or ``export``: sections that it does not build are not looked at.
+
+    Returns:
+        A copy with the defaults filled in.
 
     Raises:
         ConfigError: names the key and the nearest known one, or what has to be changed.
     """
     built = _BUILT[mode]
+    config = compat.copy_of(config)
     _known(config, [*keys.SECTIONS, "Clustering"], "")
     for section in ("Global", "Arch"):
         if not isinstance(config.get(section), dict):
@@ -96,6 +100,7 @@ def check_config(config: Config, *, mode: str = "train") -> None:
     _known(clustering, _parameters(ClusteringOptions), "Clustering")
     _check_types(clustering, ClusteringOptions, "Clustering")
     _check_transforms(clustering.get("transform_ops"), "Clustering")
+    return config
 
 
 def _check_global(options: Any) -> None:
@@ -108,6 +113,7 @@ def _check_global(options: Any) -> None:
         "use_visualdl": False,
         "eval_during_train": False,
         "eval_interval": 1,
+        "allow_changes": False,
         "save_step_interval": 0,
         "keep_checkpoints": 2,
         "eval_mode": "retrieval",
@@ -131,7 +137,7 @@ def _check_global(options: Any) -> None:
     if seed is not None and (type(seed) is not int or not 0 <= seed < 1 << 32):
         raise ConfigError(f"Global.seed has to be a whole number in 0 .. 2^32 - 1, got {seed!r}")
     options.setdefault("normalize_on_device", False)
-    for key in ("eval_during_train", "use_visualdl", "normalize_on_device"):
+    for key in ("eval_during_train", "use_visualdl", "normalize_on_device", "allow_changes"):
         if not isinstance(options[key], bool):
             raise ConfigError(f"Global.{key} has to be True or False, got {options[key]!r}")
     shape = options.get("image_shape", [3, 1, 1])

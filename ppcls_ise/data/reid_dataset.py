@@ -49,6 +49,7 @@ class ReIDDataset(paddle.io.Dataset):
         pseudo_labels: int64 [N], -1 = not in a cluster; all -1 until somebody assigns it.
         training: whether labels are pseudo labels.
         seed, epoch: keys of the augmentation, set by ``IdentitySampler``.
+        stamps: sizes and times of the files as they were when the data set was made.
 
     Raises:
         ConfigError, DataError: nothing usable was found; the message says what to change.
@@ -79,7 +80,7 @@ class ReIDDataset(paddle.io.Dataset):
         self.pids = _column([record.pid for record in records])
         self.camids = _column([record.camid for record in records])
         self._pseudo_labels: np.ndarray = np.full(len(self.images), -1, dtype=np.int64)
-        self._stamps = FileStamps(self.images)
+        self.stamps = FileStamps(self.images)
         self.log_summary()
         self._set_transforms(transform_ops)
 
@@ -150,14 +151,23 @@ class ReIDDataset(paddle.io.Dataset):
         Raises:
             DataError: names files that were removed, changed or added in a place of the list.
         """
-        if changes := self._stamps.changes():
+        if changes := self.stamps.changes():
             shown_changes = "; ".join(f"{shown(path)} {word}" for path, word in changes[:_SHOWN])
             raise DataError(
                 f"{len(changes)} of {len(self)} images are not what they were when the run began: "
                 f"{shown_changes}{'; …' if len(changes) > _SHOWN else ''}. Keep them as they "
                 "are during a run, and start again or resume (Global.checkpoints)"
             )
-        new = sorted({record.path for record in self.find_records()} - set(self.images))
+        try:
+            found = {record.path for record in self.find_records()}
+        except DataError as error:  # of a file that is not in the list
+            logger.warning(
+                "something was added after the run began that the next start will not accept; "
+                "this run goes on without it: %s",
+                error,
+            )
+            return
+        new = sorted(found - set(self.images))
         if new:
             logger.warning(
                 "%d images were added after the run began and are left out until the next start: "

@@ -133,7 +133,8 @@ class IdentitySampler(paddle.io.BatchSampler):
         dataset: the training set; its ``seed`` and ``epoch`` are kept up to date here.
         batch_size: rows per process, as everywhere in PaddleClas.
         num_instances: n, rows per cluster.
-        iters: batches per epoch, whatever the number of clusters. With no cluster there is none.
+        iters: batches per epoch, whatever the number of clusters. Without clusters it
+            raises.
         seed: key of all random choices, of the augmentation too.
         camera_aware: False, or a data set without cameras: the other images of a block come from
             the whole cluster.
@@ -201,6 +202,12 @@ class IdentitySampler(paddle.io.BatchSampler):
         return self.iters
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        if not (self.dataset.pseudo_labels >= 0).any():  # here: in a loader's thread it would hang
+            raise ConfigError(
+                "IdentitySampler draws from pseudo-labels, and there are none. They are made by "
+                "this plugin's engine: train with tools/train.py or `ppcls-ise train`, not with "
+                "PaddleClas's own tools"
+            )
         camids = self.dataset.camids if self.camera_aware else None
         return self._batches(IdentityTable.build(self.dataset.pseudo_labels, camids))
 
@@ -216,8 +223,6 @@ class IdentitySampler(paddle.io.BatchSampler):
     def _global_batches(self, table: IdentityTable) -> Iterator[np.ndarray]:
         num_clusters = len(table.counts)
         per_batch = self.batch_size * self.world_size // self.num_instances
-        if num_clusters == 0:
-            return
         if num_clusters == 1:
             logger.warning(
                 "epoch %d: all clustered images are in one cluster, so there is nothing to tell "

@@ -3,6 +3,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from ppcls_ise.inference.model_folder import NAME, SUFFIXES, InferenceFile
 from ppcls_ise.inference.preprocessing import Preprocessing, evaluation_transforms
 from ppcls_ise.inference.static_model import StaticModel, save_static_model
 from ppcls_ise.utils.components import components
-from ppcls_ise.utils.files import sha256_of
+from ppcls_ise.utils.files import flush, require_writable, scratch_beside, sha256_of
 
 LARGEST_DIFFERENCE = 1e-4
 _CROPS = 16
@@ -159,6 +161,7 @@ def export_model(
     folder = config["Global"].get("save_inference_dir")
     if not folder:
         raise ConfigError("set Global.save_inference_dir to the folder for the exported model")
+    require_writable(folder, "Global.save_inference_dir")
     preprocessing = Preprocessing(evaluation_transforms(config))
     shape = preprocessing.image_shape
     stated = config["Global"].get("image_shape")
@@ -169,36 +172,55 @@ def export_model(
         )
     engine = build_network(config, allow_random_weights=allow_random_weights)
     folder = Path(folder)
-    for suffix in SUFFIXES:  # of an earlier export, perhaps with another Paddle
-        (folder / f"{NAME}{suffix}").unlink(missing_ok=True)
     fingerprint = fingerprint_of(engine.plain_model.state_dict(), preprocessing.transform_ops)
-    save_static_model(engine.plain_model, folder, list(shape), name=NAME, normalize=normalize)
-
     images, crops = _some_crops(config, preprocessing)
     eager = features_of(engine.plain_model)
-    network: Network = StaticModel(folder, name=NAME)
-    reports = [compare(eager, network, images, name="the exported model", crops=crops)]
-    reports[-1].require_equal()
-    if onnx:
-        network = onnx_model.OnnxModel(onnx_model.convert(folder, NAME))
-        reports.append(compare(eager, network, images, name="the ONNX model", crops=crops))
+    with _replacing_model(folder) as scratch:
+        save_static_model(engine.plain_model, scratch, list(shape), name=NAME, normalize=normalize)
+        network: Network = StaticModel(scratch, name=NAME)
+        reports = [compare(eager, network, images, name="the exported model", crops=crops)]
         reports[-1].require_equal()
-    files = [path for suffix in SUFFIXES if (path := folder / f"{NAME}{suffix}").is_file()]
-    InferenceFile(
-        transform_ops=preprocessing.transform_ops,
-        image_shape=shape,
-        dimension=network(images[:1]).shape[1],
-        normalized=normalize,
-        fingerprint=fingerprint,
-        files={path.name: sha256_of(path) for path in files},
-        versions=_versions(),
-    ).write(folder)
+        if onnx:
+            network = onnx_model.OnnxModel(onnx_model.convert(scratch, NAME))
+            reports.append(compare(eager, network, images, name="the ONNX model", crops=crops))
+            reports[-1].require_equal()
+        files = [path for suffix in SUFFIXES if (path := scratch / f"{NAME}{suffix}").is_file()]
+        InferenceFile(
+            transform_ops=preprocessing.transform_ops,
+            image_shape=shape,
+            dimension=network(images[:1]).shape[1],
+            normalized=normalize,
+            fingerprint=fingerprint,
+            files={path.name: sha256_of(path) for path in files},
+            versions=_versions(),
+        ).write(scratch)
     return [
         *map(str, reports),
         f"written to {folder}: {', '.join(path.name for path in files)}, {NAME}.yml (input "
         f"{list(shape)}: channels, height, width; features "
         f"{'of length 1' if normalize else 'not normalized'})",
     ]
+
+
+@contextmanager
+def _replacing_model(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files take the place of an earlier export once all are there, the one
+    that describes them (``inference.yml``) last; until then the earlier one stays as it was."""
+    scratch = scratch_beside(folder / NAME)
+    scratch.mkdir()
+    try:
+        yield scratch
+        for path in scratch.iterdir():
+            flush(path)
+        for suffix in sorted(SUFFIXES, key=".yml".__eq__):
+            new, old = scratch / f"{NAME}{suffix}", folder / f"{NAME}{suffix}"
+            if new.is_file():
+                os.replace(new, old)
+            else:
+                old.unlink(missing_ok=True)  # perhaps of another Paddle
+        flush(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def compare(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import paddle
 import paddle.distributed as dist
+from tqdm import tqdm
 
 from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
@@ -96,7 +97,7 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         self._report_quarantine(engine, features, dataset)
         rows = np.flatnonzero(features.readable)
-        return features.values[rows], self.graph_options(dataset.camids, rows)
+        return features.usable(), self.graph_options(dataset.camids, rows)
 
     def _extract(self, engine: TrainingEngine, dataset: ReIDDataset) -> Features:
         loader = loader_of(
@@ -128,7 +129,7 @@ class ClusteringCallback(Callback):
             with progress_bar("pseudo-labels", "block") as bar:
                 part = or_blocked(
                     lambda backend: generate_pseudo_labels(
-                        features.values[rows],
+                        features.usable(),
                         self.options.eps,
                         self.options.min_samples,
                         backend=backend,
@@ -155,6 +156,14 @@ class ClusteringCallback(Callback):
             options["camera_ids"] = camids[rows]
         return options
 
+    def check(self, dataset: ReIDDataset) -> None:
+        """Make sure that ``dataset`` has what the options need, before anything is computed.
+
+        Raises:
+            ConfigError: camera-aware clustering without camera numbers.
+        """
+        self.graph_options(dataset.camids, np.arange(0))
+
     @paddle.no_grad()
     def warm_up(self, engine: TrainingEngine) -> None:
         """Fill the batch-norm running statistics from training images, once and only without
@@ -170,7 +179,17 @@ class ClusteringCallback(Callback):
         model.head.eval()  # there are no labels, and no memory yet
         sampler = engine.train_sampler
         size = min(sampler.batch_size * sampler.world_size, len(dataset))
-        for _ in range(self.options.warm_up_batches):
+        compat.logger().info(
+            "[Cluster] no pretrained weights: warming the batch-norm statistics with "
+            f"{self.options.warm_up_batches} batches of {size} images (Clustering.warm_up_batches)"
+        )
+        for _ in tqdm(
+            range(self.options.warm_up_batches),
+            desc="warm-up",
+            unit="batch",
+            leave=False,
+            disable=None,
+        ):
             # As in training, a process takes its part of the global batch; process 0's statistics
             # are the ones that count.
             chosen = generator.choice(len(dataset), size, replace=False)
@@ -183,14 +202,11 @@ class ClusteringCallback(Callback):
                     batch = view.on_device(batch)
                 with compat.precision(engine, is_eval=False), _dynamic_graph():
                     model(batch)
+            engine.stop_if_asked()
         model.head.train()
-        compat.logger().info(
-            "[Cluster] no pretrained weights: warmed the batch-norm statistics with "
-            f"{self.options.warm_up_batches} batches of {size} images"
-        )
 
     def _report_oddities(self, features: Features, dataset: ReIDDataset) -> None:
-        values = features.values[features.readable]
+        values = features.usable()
         remarks = list(odd_features(values))
         if self.result is None:  # what follows does not change later on
             remarks += [*odd_lengths(self.options.lengths, len(values)), *odd_files(dataset.images)]

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model's re-ID feature as a static graph: saving it, and running it with Paddle Inference."""
 
+import functools
+import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +13,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import inference, nn
+from threadpoolctl import ThreadpoolController
 
 from ppcls_ise.config.precision import PRECISIONS, cpu_problem
 from ppcls_ise.errors import ConfigError, ExportError, WeightsError
@@ -24,14 +28,28 @@ _ROWS_PER_THREAD = 4
 _LARGEST_BATCH = 256  # that TensorRT is prepared for
 
 
-_process_threads = eager_threads()
+_PADDLES_OPENMP = ("libiomp", "libomp")
 
 
 def set_process_threads(threads: int) -> None:
     """Set how many threads everything but a `StaticModel` uses in this process."""
-    global _process_threads
-    _process_threads = threads
     paddle.base.core.set_num_threads(threads)
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Put the number of threads back, which a predictor sets for the whole process."""
+    found = [i for i in _thread_pools().info() if i["prefix"].startswith(_PADDLES_OPENMP)]
+    threads = found[0]["num_threads"] if found else eager_threads()
+    try:
+        yield
+    finally:
+        set_process_threads(threads)
 
 
 class _FeatureNet(nn.Layer):
@@ -76,7 +94,7 @@ class StaticExport:
         """Write ``<folder>/<name>.json`` (Paddle 2.6: ``.pdmodel``) and ``.pdiparams``.
 
         Raises:
-            ExportError: Paddle cannot make this network static.
+            ExportError: Paddle cannot make this network static, or the files are cut short.
             OSError: the folder cannot be written to.
         """
         folder = Path(folder)
@@ -90,13 +108,33 @@ class StaticExport:
         try:
             with evaluation_mode(self._net), paddle.utils.unique_name.guard():
                 paddle.jit.save(self._net, str(folder / name))
-        except OSError:
+            _require_whole(folder, name, sum(p.size * 4 for p in self._net.parameters()))
+        except (OSError, ExportError):
             raise
         except Exception as error:  # whatever the tracing of foreign code raises
             raise ExportError(
                 f"Paddle cannot make this network static: {type(error).__name__}: "
                 f"{_last_line(error)}"
             ) from error
+
+
+def _require_whole(folder: Path, name: str, num_bytes: int) -> None:
+    """Raise if the disk has not taken all of a model, which Paddle does not notice."""
+    weights, program = folder / f"{name}.pdiparams", folder / f"{name}.json"
+    torn = None
+    if not weights.is_file() or weights.stat().st_size < num_bytes:
+        torn = weights
+    elif program.is_file():
+        try:
+            json.loads(program.read_bytes())
+        except ValueError:
+            torn = program
+    if torn is not None:
+        raise ExportError(
+            f"{torn} could not be written whole (the weights take {num_bytes / 1e6:.1f} MB, "
+            f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free): make room there, or choose "
+            "another folder"
+        )
 
 
 @contextmanager
@@ -179,7 +217,8 @@ class StaticModel:
             config.set_cpu_math_library_num_threads(threads)
             _use_mkldnn(config, precision, use_mkldnn)
         try:
-            self._predictor = inference.create_predictor(config)
+            with _threads_kept():
+                self._predictor = inference.create_predictor(config)
         except Exception as error:
             reason = str(error).strip().rsplit("\n", 1)[-1].strip()
             raise WeightsError(
@@ -193,8 +232,8 @@ class StaticModel:
         images = np.ascontiguousarray(images, dtype=np.float32)
         count = len(images) or 1
         rows = self._rows or count
-        pieces = [self._run(images[i : i + rows]) for i in range(0, count, rows)]
-        paddle.base.core.set_num_threads(_process_threads)  # the predictor has set this process's
+        with _threads_kept():
+            pieces = [self._run(images[i : i + rows]) for i in range(0, count, rows)]
         return np.concatenate(pieces)
 
     def _run(self, images: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ said of those that cannot be read."""
 
 import hashlib
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{_start(path.name)}.{os.getpid()}.tmp")
+    scratch = scratch_beside(path)
     try:
         yield scratch
         flush(scratch)
@@ -39,6 +41,31 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def scratch_beside(path: str | Path) -> Path:
+    """A free name in the folder of ``path`` for a file or folder that will take its place.
+
+    What a process that is gone left under such a name is removed. The name is short, however long
+    that of ``path`` is.
+    """
+    path = Path(path)
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    name = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    for old in path.parent.glob(f".{name}.{machine}.*.tmp"):
+        if not _is_running(old.suffixes[-2][1:]):
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+    return path.with_name(f".{name}.{machine}.{os.getpid()}.tmp")
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:
+        pass  # it is somebody else's
+    return True
 
 
 def _start(name: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from ppcls_ise.data import IdentitySampler
 from ppcls_ise.data.samplers import IdentityTable
+from ppcls_ise.errors import ConfigError
 
 
 def fake_dataset(labels, camids=None):
@@ -254,8 +255,10 @@ def test_a_single_cluster_works():
 
 
 @pytest.mark.parametrize("labels", [[-1, -1, -1], []])
-def test_no_cluster_yields_nothing(labels):
-    assert list(IdentitySampler(fake_dataset(labels), 8, 4, iters=3)) == []
+def test_without_clusters_it_says_who_makes_them(labels):
+    """At once, not with the first batch: in the thread of a loader that would never be heard."""
+    with pytest.raises(ConfigError, match=r"tools/train\.py"):
+        iter(IdentitySampler(fake_dataset(labels), 8, 4, iters=3))
 
 
 def test_one_image_cluster_fills_its_block_and_batches_stay_aligned():

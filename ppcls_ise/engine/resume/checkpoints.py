@@ -13,8 +13,9 @@ import paddle.distributed as dist
 
 from ppcls_ise import compat
 from ppcls_ise.compat import training_loop
-from ppcls_ise.distributed.collectives import gather_arrays
+from ppcls_ise.distributed.collectives import gather_arrays, largest, meet
 from ppcls_ise.engine.callback import TrainingEngine
+from ppcls_ise.engine.resume.run_folder import owned
 from ppcls_ise.engine.resume.state_check import check_state
 from ppcls_ise.engine.resume.state_files import (
     StateFolder,
@@ -22,7 +23,6 @@ from ppcls_ise.engine.resume.state_files import (
     published_problem,
     read_state_file,
 )
-from ppcls_ise.engine.resume.stop_requests import EXIT_CODES, StopRequest, stop_requests
 from ppcls_ise.engine.resume.training_state import (
     non_finite,
     num_bytes,
@@ -32,6 +32,7 @@ from ppcls_ise.engine.resume.training_state import (
 )
 from ppcls_ise.errors import DivergenceError, WeightsError, shown
 from ppcls_ise.utils.files import reading
+from ppcls_ise.utils.stop_requests import EXIT_CODES, StopRequest, stop_requests
 from ppcls_ise.weights import read_checkpoint, read_progress
 
 LATEST = "latest"
@@ -63,6 +64,7 @@ class Checkpoints:
         )
         self._best = -1.0
         self._epoch, self._step, self._first = 0, 0, 0  # of the epoch: number, steps done, begin
+        self._steps_to_keep: int | None = None  # of the epoch, where features are computed
         self._failures: dict[str, str] = {}
         self._request = StopRequest()
         self._resumed: dict[str, Any] | None = None
@@ -89,6 +91,7 @@ class Checkpoints:
         state, self._resumed = self._resumed, None
         step = state["step"] if state and state["epoch"] == epoch - 1 else None
         self._epoch = epoch
+        self._steps_to_keep = None
         self._step = self._first = step or 0
         return step
 
@@ -98,11 +101,13 @@ class Checkpoints:
         """Train with all of the above in place.
 
         Raises:
+            ConfigError: the folder is another run's.
             DivergenceError: see `losses_read`; it names the last good checkpoint.
             WeightsError: the last attempt to save something failed.
             SystemExit: a signal asked to stop (`stop_requests.EXIT_CODES`).
         """
         with (
+            owned(self._engine.run_folder, self._engine.config["Global"]["checkpoints"]),
             stop_requests() as self._request,
             training_loop.checkpointing(self._restore, self.save_model),
         ):
@@ -110,6 +115,8 @@ class Checkpoints:
                 train()
             except DivergenceError as error:
                 raise DivergenceError(f"{error} {self._advice()}") from error
+            finally:
+                self._request = StopRequest()
         if self._failures:
             raise WeightsError(" ".join(self._failures.values()))
 
@@ -118,15 +125,23 @@ class Checkpoints:
         self._step = step
         if step >= len(self._engine.train_sampler):
             return
-        if dist.get_world_size() == 1 or step % _AGREE_STEPS == 0:
-            self._stop_if_asked(step)
+        self._stop_if_asked(step)
         if self._interval and step > self._first and step % self._interval == 0:
             self._save_state(self._epoch - 1, step)
         seed_step(self._engine.seed, self._epoch, step)
 
     def after_steps(self) -> None:
         """Called when the steps of the epoch are done, before it is evaluated."""
-        self._stop_if_asked(len(self._engine.train_sampler))
+        self._steps_to_keep = len(self._engine.train_sampler)
+        self.between_batches()
+
+    def between_batches(self) -> None:
+        """Called between batches that train nothing (of features, of the warm-up).
+
+        Before the steps of an epoch there is nothing to save that was not saved after the one
+        before; after them, the steps are.
+        """
+        self._stop_if_asked(self._steps_to_keep)
 
     def losses_read(self, values: Mapping[str, float]) -> None:
         """Called with the losses of every step, which PaddleClas reads for its log anyway.
@@ -165,8 +180,10 @@ class Checkpoints:
                     compat.logger().info(f"saved {target / name}.*")
                 finally:
                     shutil.rmtree(scratch, ignore_errors=True)
+        meet()
         if name == LATEST:
             self._save_state(info["epoch"], None)
+            self._steps_to_keep = None
             self._stop_if_asked(None)
 
     # -- saving and stopping ------------------------------------------------------------------
@@ -188,6 +205,7 @@ class Checkpoints:
             with self._reported(str(self._folder.folder)):
                 self._require_finite()
                 self._folder.write(self._state(epoch, step))
+        meet()
 
     @contextmanager
     def _reported(self, what: str) -> Iterator[None]:
@@ -210,7 +228,7 @@ class Checkpoints:
     def _stop_if_asked(self, step: int | None) -> None:
         """End the run on all processes if one of them was asked to; ``step`` None: after an epoch,
         which has been saved."""
-        number = int(gather_arrays(np.array([self._request.signal_number])).max())
+        number = largest(self._request.signal_number)
         if not number:
             return
         if step is not None:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls_ise import compat
 from ppcls_ise.engine.callback import TrainingEngine
-from ppcls_ise.engine.resume.training_state import FORMAT, image_fingerprint
+from ppcls_ise.engine.resume.settings import check_settings
+from ppcls_ise.engine.resume.training_state import FORMAT, hash_of, image_fingerprint
 from ppcls_ise.errors import DataError, WeightsError
 from ppcls_ise.weights import compare
 
@@ -49,6 +51,19 @@ def check_state(engine: TrainingEngine, state: Mapping[str, Any], source: str) -
             f"{engine.train_dataset.image_root} now ({len(engine.train_dataset)}). To go on with "
             "these, start anew with Global.pretrained_model."
         )
+    stamps = engine.train_dataset.stamps
+    if state.get("sizes", sizes := hash_of(stamps.sizes())) != sizes:
+        raise DataError(
+            f"Global.checkpoints: {source} was trained on other images: files of the same names in "
+            f"{engine.train_dataset.image_root} have other sizes now. To go on with these, start "
+            "anew with Global.pretrained_model."
+        )
+    if state.get("times", times := hash_of(stamps.times())) != times:
+        compat.logger().warning(
+            f"the images in {engine.train_dataset.image_root} have been written anew since the run "
+            "began (copied, or replaced by others of the same sizes)"
+        )
+    check_settings(state.get("settings", engine.settings), engine.config, engine.settings)
     problem = _loss_problem(engine, state) or _memory_problem(engine, state)
     if (state["step"] or 0) > (steps := len(engine.train_sampler)):
         problem = f"it is at step {state['step']} of an epoch of {steps} steps"

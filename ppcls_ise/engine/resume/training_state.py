@@ -47,7 +47,10 @@ def training_state(engine: TrainingEngine, *, epoch: int, step: int | None) -> d
         "step": step,
         "global_step": engine.global_step,
         "meters": training_loop.meter_values(engine),
+        "settings": engine.settings,
         "images": image_fingerprint(engine.train_dataset),
+        "sizes": hash_of(engine.train_dataset.stamps.sizes()),
+        "times": hash_of(engine.train_dataset.stamps.times()),
         "model": _arrays(engine.plain_model.state_dict(use_hook=False)),
         "loss": _arrays(engine.train_loss_func.state_dict()),
         "optimizers": [_named_arrays(optimizer.state_dict()) for optimizer in engine.optimizer],
@@ -116,6 +119,10 @@ def image_fingerprint(dataset: Any) -> str:
         digest.update(os.path.relpath(path, dataset.image_root).encode("utf-8", "surrogateescape"))
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def hash_of(values: Any) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def _array(tensor: paddle.Tensor) -> np.ndarray:
