@@ -18,6 +18,8 @@ from ppcls_ise.engine.callback import TrainingEngine
 from ppcls_ise.engine.resume.run_folder import owned
 from ppcls_ise.engine.resume.state_check import check_state
 from ppcls_ise.engine.resume.state_files import (
+    LATEST,
+    STATE_FOLDER,
     StateFolder,
     publish,
     published_problem,
@@ -35,8 +37,6 @@ from ppcls_ise.utils.files import reading
 from ppcls_ise.utils.stop_requests import EXIT_CODES, StopRequest, stop_requests
 from ppcls_ise.weights import read_checkpoint, read_progress
 
-LATEST = "latest"
-STATE_FOLDER = "resume"  # beside latest.pdparams
 _AGREE_STEPS = 10  # several processes ask each other only so often whether to stop
 
 

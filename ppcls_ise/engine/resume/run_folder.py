@@ -14,7 +14,7 @@ import paddle.distributed as dist
 from filelock import Timeout
 
 from ppcls_ise.distributed.collectives import broadcast_array
-from ppcls_ise.engine.resume.resuming import STATE_FOLDER
+from ppcls_ise.engine.resume.state_files import STATE_FOLDER
 from ppcls_ise.errors import ConfigError, shown
 from ppcls_ise.utils.files import locked, require_writable
 

@@ -17,6 +17,8 @@ from ppcls_ise.utils.array_files import read_tree, write_tree
 from ppcls_ise.utils.files import flush, replacing, sha256_of
 
 KIND = "ppcls_ise state 2"
+LATEST = "latest"
+STATE_FOLDER = "resume"  # beside latest.pdparams
 _NAME = re.compile(r"(\d{6,12})\.safetensors")
 _OLD_NAME = re.compile(r"\d{6,}-[0-9a-f]{16}\.npz")
 
