@@ -45,6 +45,7 @@ setup(
     install_requires=[
         "easydict",
         "faiss-cpu>=1.8",
+        "filelock>=3.12",
         "matplotlib",
         "numpy>=1.23.5",
         "opencv-python-headless>=4.6",

@@ -6,11 +6,20 @@
 PaddleClas.
 """
 
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - pip is not the only way here
+    raise ImportError(
+        "ppcls_ise needs Python 3.10 or later, and this is Python {}.{}: make an environment with "
+        "a newer one".format(*sys.version_info[:2])
+    )
+
 # zlib has to be loaded before Paddle: libpaddle 2.6 exports zlib symbols of its own, and a zlib
 # that is loaded after it binds to them in part and crashes on first use.
 import zlib  # noqa: F401, I001
 
 import importlib
+import logging
 import warnings
 from typing import Any
 
@@ -55,6 +64,9 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
+
+# faiss says at every start which instruction sets it was and was not built for.
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 _problem = environment_problem()
 if _problem:

@@ -61,6 +61,10 @@ def main() -> None:
     parser.add_argument("--rtol", type=float, default=0.1)
     args = parser.parse_args()
     features = args.gt_file.suffix == ".npz"
+    for option, path in (("--gt_file", args.gt_file), ("--log_file", args.log_file)):
+        wanted_folder = option == "--log_file" and not features
+        if not (path.is_dir() if wanted_folder else path.is_file()):
+            sys.exit(f"{option}: there is no {'folder' if wanted_folder else 'file'} {path}")
     compare = differences_of_features if features else differences_of_figures
     if wrong := compare(args.gt_file, args.log_file, atol=args.atol, rtol=args.rtol):
         sys.exit(f"{len(wrong)} differ by more than {args.atol:g} + {args.rtol:g} |stored|")

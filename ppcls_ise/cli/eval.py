@@ -16,7 +16,9 @@ def command(args: argparse.Namespace) -> str:
     from ppcls_ise.config import get_config
     from ppcls_ise.engine import UnsupervisedEngine
 
-    config = get_config(args.config, args.override, profiler_options=args.profiler_options)
+    config = get_config(
+        args.config, args.override, profiler_options=args.profiler_options, mode="eval"
+    )
     engine = UnsupervisedEngine(config, mode="eval")
     engine.require_weights()
     engine.eval()

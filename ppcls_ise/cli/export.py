@@ -28,7 +28,9 @@ def command(args: argparse.Namespace) -> str:
     from ppcls_ise.deploy.export import export_model
 
     report = export_model(
-        get_config(args.config, args.override, profiler_options=args.profiler_options),
+        get_config(
+            args.config, args.override, profiler_options=args.profiler_options, mode="export"
+        ),
         allow_random_weights=args.allow_random_weights,
         normalize=not args.no_normalize,
         onnx=args.onnx,

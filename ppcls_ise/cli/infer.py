@@ -13,8 +13,9 @@ from pathlib import Path
 from ppcls_ise.cli.inference_options import add_arguments, make_extractor, read_overrides
 from ppcls_ise.data.image_list import list_images
 from ppcls_ise.deploy.feature_files import extract_files, save_features
-from ppcls_ise.errors import ConfigError
+from ppcls_ise.errors import ConfigError, shown
 from ppcls_ise.registry import register
+from ppcls_ise.utils.files import require_replaceable
 
 _SUFFIXES = (".npz", ".csv")
 
@@ -32,9 +33,10 @@ def command(args: argparse.Namespace) -> str:
     register()
     read_overrides(args)
     if Path(args.out).suffix not in _SUFFIXES:
-        raise ConfigError(f"--out has to end in {' or '.join(_SUFFIXES)}, got {args.out}")
+        raise ConfigError(f"--out has to end in {' or '.join(_SUFFIXES)}, got {shown(args.out)}")
     if not args.images:
         raise ConfigError("name the images: --images PATH (PaddleClas: -o Global.infer_imgs=PATH)")
+    require_replaceable(args.out, "--out")
     extractor = make_extractor(args)
     paths = list_images(args.images)
     started = time.perf_counter()
@@ -47,7 +49,9 @@ def command(args: argparse.Namespace) -> str:
         model=extractor.fingerprint,
         arithmetic=extractor.arithmetic,
     )
-    report = f"features of {len(paths)} images [{len(paths)}, {features.shape[1]}]: {args.out}"
+    report = (
+        f"features of {len(paths)} images [{len(paths)}, {features.shape[1]}]: {shown(args.out)}"
+    )
     if args.benchmark:
         report += (
             f"\n{seconds:.2f} s, {len(paths) / seconds:.1f} images/s with reading and preparing "

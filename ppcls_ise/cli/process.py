@@ -2,7 +2,7 @@
 """How the command-line tools end: a sentence for known errors, never a hang."""
 
 import ctypes
-import logging
+import io
 import multiprocessing
 import os
 import signal
@@ -18,8 +18,6 @@ from ppcls_ise.errors import ReIDError
 
 # Paddle says at every start that its C++ extensions would build faster with ccache.
 warnings.filterwarnings("ignore", message="No ccache found")
-# And faiss which instruction set it was loaded for.
-logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 
 def _end_process(arguments: Any) -> None:
@@ -60,10 +58,21 @@ def run(main: Callable[[], None]) -> None:
     """Run a tool: known errors, and files that cannot be read or written, are printed as one
     sentence with exit code 1, others with their traceback."""
     threading.excepthook = _end_process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names beyond the terminal's encoding
     _end_with_parents()
     try:
         main()
     except (ReIDError, OSError) as error:
         sys.exit(f"error: {error}")
+    except (RuntimeError, SystemError) as error:
+        if "DataLoader" not in str(error):
+            raise
+        reason = str(error).strip().rsplit("\n", 1)[-1]
+        sys.exit(
+            f"error: a process that reads images ended by itself or was killed ({reason}). Where "
+            "memory is short, lower DataLoader.Train.loader.num_workers (Eval likewise)"
+        )
     except InputPipelineFailure as failure:
         sys.exit(f"error: a training batch could not be made: {failure}")

@@ -25,7 +25,7 @@ from ppcls_ise.engine import ClusteringCallback, UnsupervisedEngine
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.registry import register
-from ppcls_ise.utils.files import replacing
+from ppcls_ise.utils.files import replacing, require_replaceable
 from ppcls_ise.utils.progress import progress_bar
 from ppcls_ise.visualization.pictures import eps_curves
 
@@ -102,6 +102,9 @@ def suggest_eps(
         DataError: the features file cannot be used.
         WeightsError: the configuration names no weights.
     """
+    for option, path in (("--plot", plot), ("--json", json_file)):
+        if path is not None:
+            require_replaceable(path, option)
     if features_file is not None:
         features, clustering, options = _from_file(features_file, config)
     elif config is not None:

@@ -43,6 +43,8 @@ def dbscan(graph: sparse.csr_matrix, eps: float, min_samples: int = 4) -> np.nda
     if matrix.shape[1] != count:
         raise ValueError(f"graph must be square, got shape {matrix.shape}")
     row = np.repeat(np.arange(count), np.diff(matrix.indptr))
+    if matrix.dtype.kind == "f":
+        eps = matrix.dtype.type(eps)  # a numpy float64 would widen the comparison
     near = (matrix.data <= eps) & (matrix.indices != row)
     row, column = row[near], matrix.indices[near]
     core = np.bincount(row, minlength=count) + 1 >= min_samples

@@ -146,7 +146,7 @@ def jaccard_distances(
 
     def close(row: np.ndarray, column: np.ndarray, overlap: np.ndarray) -> Found:
         distance = np.maximum(1.0 - overlap / (2.0 - overlap), 0.0).astype(np.float32)
-        keep = distance < max_distance
+        keep = distance < np.float32(max_distance)
         return row[keep].astype(np.int32), column[keep].astype(np.int32), distance[keep]
 
     found = []

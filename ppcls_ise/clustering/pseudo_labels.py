@@ -159,8 +159,8 @@ def generate_pseudo_labels(
     Raises:
         ValueError: eps not in [0, 1), lengths below 1, bad features (see the functions above).
     """
-    if not 0 <= eps < 1:
-        raise ValueError(f"Clustering.eps must be a Jaccard distance in [0, 1), got {eps}")
+    if not 0 <= np.float32(eps) < 1:
+        raise ValueError(f"Clustering.eps must be a float32 Jaccard distance in [0, 1), got {eps}")
     matrix = as_features(features)
     seconds: dict[str, float] = {}
     recall, started = None, time.perf_counter()

@@ -7,6 +7,7 @@ from ppcls_ise.compat.paddleclas import (
     InputPipelineFailure,
     attribute_dict,
     build_transforms,
+    building,
     describe,
     engine_class,
     environment_problem,
@@ -18,6 +19,7 @@ from ppcls_ise.compat.paddleclas import (
     parse_config,
     ppcls_folder,
     precision,
+    profiler_problem,
     version,
     weights_home,
 )
@@ -29,6 +31,7 @@ __all__ = [
     "InputPipelineFailure",
     "attribute_dict",
     "build_transforms",
+    "building",
     "describe",
     "engine_class",
     "environment_problem",
@@ -42,6 +45,7 @@ __all__ = [
     "parse_config",
     "ppcls_folder",
     "precision",
+    "profiler_problem",
     "version",
     "weights_home",
 ]

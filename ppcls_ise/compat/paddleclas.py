@@ -13,13 +13,14 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ppcls_ise.errors import ReIDError
+from ppcls_ise.errors import ConfigError, ReIDError
 
 PPCLS_HOME = "PPCLS_HOME"
 
@@ -135,12 +136,59 @@ def load(name: str = "ppcls") -> ModuleType:
 
 def version() -> str:
     """Which PaddleClas is in use, without a path."""
-    return "checkout" if os.environ.get(PPCLS_HOME) else _wheel_name()
+    folder = Path(str(load().__file__)).parent
+    spec = importlib.util.find_spec("paddleclas")
+    places = (spec.submodule_search_locations if spec else None) or []
+    return _wheel_name() if str(folder.parent) in map(str, places) else "checkout"
 
 
 def describe() -> str:
     """One line for logs: which PaddleClas is in use, and from where."""
     return f"PaddleClas {version()} at {Path(str(load().__file__)).parent}"
+
+
+def profiler_problem(options: Any) -> str | None:
+    """Why PaddleClas's profiler cannot take ``options``; None if it can."""
+    profiler = load("ppcls.utils.profiler")
+    if importlib.util.find_spec("paddle.utils.profiler") is None:
+        return (
+            "PaddleClas's profiler needs paddle.utils.profiler, which this version of PaddlePaddle "
+            "does not have any more: leave -p away, and profile with paddle.profiler"
+        )
+    try:
+        profiler.ProfilerOptions(options)
+    except (ValueError, AssertionError) as error:
+        return f"these are no options of PaddleClas's profiler (batch_range=[10,20];...): {error}"
+    return None
+
+
+# What PaddleClas's engine calls for each section of the configuration.
+_BUILDERS = {
+    "build_model": "Arch",
+    "build_loss": "Loss",
+    "build_optimizer": "Optimizer",
+    "build_metrics": "Metric",
+    "build_dataloader": "DataLoader",
+}
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """While in it, what PaddleClas or a component raises for values of the configuration is a
+    `ConfigError` that names the section."""
+    try:
+        yield
+    except (ReIDError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        called = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        section = next((_BUILDERS[name] for name in called if name in _BUILDERS), None)
+        if section is None:
+            raise
+        raise ConfigError(
+            f"{section}: PaddleClas cannot build what the config describes: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def weights_home() -> str:

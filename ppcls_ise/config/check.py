@@ -14,6 +14,7 @@ import paddle
 
 from ppcls_ise import compat
 from ppcls_ise.compat import Config, keys
+from ppcls_ise.compat.signatures import accepted_keys
 from ppcls_ise.compat.tables import GEARS
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.config.precision import PRECISIONS, cpu_problem
@@ -39,14 +40,27 @@ _KINDS = {
 _HARMLESS = re.compile(r"[\w ./+-]*", re.ASCII)
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 _PATHS = "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir".split()
+# Sections that are built, by what the configuration is for; the others may say what they like.
+_BUILT = {
+    "train": ("DataLoader.Train", "DataLoader.Eval", "Loss", "Metric", "Optimizer"),
+    "eval": ("DataLoader.Eval", "Metric"),
+    "export": (),
+}
+# Arguments that PaddleClas fills in itself, or that come from another section.
+_FILLED_IN = "learning_rate epochs step_each_epoch dataset image_root cls_label_path".split()
 
 
-def check_config(config: Config) -> None:
+def check_config(config: Config, *, mode: str = "train") -> None:
     """Make sure that something reads every key, and that the plugin can work with the rest.
+
+    Args:
+        config: changed in place where PaddleClas would misread it.
+        mode: ``train``, ``eval`` or ``export``: sections that it does not build are not looked at.
 
     Raises:
         ConfigError: names the key and the nearest known one, or what has to be changed.
     """
+    built = _BUILT[mode]
     _known(config, [*keys.SECTIONS, "Clustering"], "")
     for section in ("Global", "Arch"):
         if not isinstance(config.get(section), dict):
@@ -55,10 +69,24 @@ def check_config(config: Config) -> None:
     _check_amp(config.get("AMP") or {})
     _check_global(config["Global"])
     _check_arch(config["Arch"])
-    _check_loaders(config.get("DataLoader") or {})
-    _check_list(config.get("Loss"), "loss", "Loss", extra=("weight",))
-    _check_list(config.get("Metric"), "metric", "Metric")
-    _check_optimizer(config.get("Optimizer") or {})
+    if (options := config.get("profiler_options")) and (
+        problem := compat.profiler_problem(options)
+    ):
+        raise ConfigError(f"-p {options}: {problem}")
+    loaders = config.get("DataLoader") or {}
+    if "DataLoader.Eval" in built:
+        _known(loaders, ["Train", "Eval"], "DataLoader")
+        _known(loaders.get("Eval") or {}, ["Query", "Gallery"], "DataLoader.Eval")
+        for path, part in loaders_of(loaders):
+            if path.startswith(built):
+                _check_loader(path, part)
+    if "Loss" in built:
+        _check_list(config.get("Loss"), "loss", "Loss", extra=("weight",))
+    if "Metric" in built:
+        _check_list(config.get("Metric"), "metric", "Metric")
+        _check_metric(config)
+    if "Optimizer" in built:
+        _check_optimizer(config.get("Optimizer") or {})
     clustering = config.get("Clustering") or {}
     _known(clustering, _parameters(ClusteringOptions), "Clustering")
     _check_types(clustering, ClusteringOptions, "Clustering")
@@ -85,14 +113,18 @@ def _check_global(options: Any) -> None:
         if (value := options.get(key)) is not None:
             if not isinstance(value, str):
                 raise ConfigError(f"Global.{key} has to be a path, got {value!r}")
+            if not value.isprintable():
+                raise ConfigError(f"Global.{key} has to be a path, got {value!r}")
             options[key] = str(Path(value).expanduser()) if value else None
+    if options["output_dir"] is None:
+        raise ConfigError("Global.output_dir is empty: name the folder for results")
     if options["device"] not in _DEVICES:
         raise ConfigError(
             f"Global.device has to be one of {', '.join(_DEVICES)}, got {options['device']!r}"
         )
     seed = options.get("seed")
-    if seed is not None and (not isinstance(seed, int) or seed < 0):
-        raise ConfigError(f"Global.seed has to be a whole number >= 0, got {seed!r}")
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 1 << 32):
+        raise ConfigError(f"Global.seed has to be a whole number in 0 .. 2^32 - 1, got {seed!r}")
     options.setdefault("normalize_on_device", False)
     for key in ("eval_during_train", "use_visualdl", "normalize_on_device"):
         if not isinstance(options[key], bool):
@@ -156,7 +188,7 @@ def _check_arch(arch: Any) -> None:
     factory = compat.lookup("backbone", str(backbone.get("name")))
     if factory is None:
         raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
-    _known(backbone, [*keys.BACKBONE, *_parameters(factory)], "Arch.Backbone")
+    _known(backbone, ["name", "pretrained", *_parameters(factory)], "Arch.Backbone")
     if backbone.get("data_format", "NCHW") != "NCHW":
         raise ConfigError(
             "Arch.Backbone.data_format has to be NCHW (or left out): necks and grouped batch norm "
@@ -178,6 +210,7 @@ def _check_arch(arch: Any) -> None:
         if name in by_name:
             _known(arch[part], ["name", *_parameters(by_name[name])], f"Arch.{part}")
             _check_types(arch[part], by_name[name], f"Arch.{part}")
+            _require_parameters(arch[part], by_name[name], f"Arch.{part}")
         elif name not in GEARS:
             raise ConfigError(f"Arch.{part}.name: {_unknown(name, [*by_name, *GEARS])}")
         else:
@@ -192,40 +225,58 @@ def loaders_of(section: Any) -> list[tuple[str, Any]]:
     return [(path, part) for path, part in parts.items() if part]
 
 
-def _check_loaders(section: Any) -> None:
-    _known(section, ["Train", "Eval"], "DataLoader")
-    _known(section.get("Eval") or {}, ["Query", "Gallery"], "DataLoader.Eval")
-    for path, part in loaders_of(section):
-        _known(part, ["dataset", "sampler", "loader"], path)
-        loader = part.get("loader") or {}
-        _known(loader, keys.LOADER, f"{path}.loader")
-        loader.setdefault("use_shared_memory", True)  # PaddleClas fails without it
-        workers = loader.get("num_workers")
-        if type(workers) is not int or workers < 0:
+def _check_loader(path: str, part: Any) -> None:
+    _known(part, ["dataset", "sampler", "loader"], path)
+    loader = part.get("loader") or {}
+    _known(loader, keys.LOADER, f"{path}.loader")
+    loader.setdefault("use_shared_memory", True)  # PaddleClas fails without it
+    workers = loader.get("num_workers")
+    if type(workers) is not int or workers < 0:
+        raise ConfigError(
+            f"{path}.loader.num_workers has to be a whole number >= 0, got {workers!r}"
+        )
+    if not isinstance(part.get("dataset"), dict) or not isinstance(part.get("sampler"), dict):
+        raise ConfigError(f"{path} needs a dataset and a sampler")
+    batch_size = part["sampler"].get("batch_size")
+    if type(batch_size) is not int or batch_size < 1:
+        raise ConfigError(
+            f"{path}.sampler.batch_size has to be a whole number >= 1, got {batch_size!r}"
+        )
+    if path != "DataLoader.Train" and part["sampler"].get("drop_last"):
+        raise ConfigError(
+            f"{path}.sampler.drop_last has to be False: an evaluation counts every image"
+        )
+    for kind in ("dataset", "sampler"):
+        _check_named(part[kind], kind, f"{path}.{kind}")
+    _check_dataset(part["dataset"].get("name"), f"{path}.dataset")
+    _check_transforms(part["dataset"].get("transform_ops"), f"{path}.dataset")
+
+
+def _check_dataset(name: Any, path: str) -> None:
+    """PaddleClas's data sets put another image in the place of one that cannot be read."""
+    cls = compat.lookup("dataset", str(name))
+    if cls is not None and compat.is_host_code(cls):
+        ours = [known for known in components("dataset") if known.endswith(str(name))]
+        raise ConfigError(
+            f"{path}.name={name} is PaddleClas's own, which cannot be used here: set {path}.name="
+            f"{(ours or [' or '.join(components('dataset'))])[0]}"
+        )
+
+
+def _check_metric(config: Any) -> None:
+    for i, entry in enumerate((config.get("Metric") or {}).get("Eval") or []):
+        if not set(entry) <= set(components("metric")):
             raise ConfigError(
-                f"{path}.loader.num_workers has to be a whole number >= 0, got {workers!r}"
+                f"Metric.Eval.{i}: the evaluation here is not by {', '.join(map(str, entry))}, but "
+                f"by {' or '.join(components('metric'))}: set "
+                '-o "Metric.Eval=[{ReIDMetric: {topk: [1, 5, 10]}}]"'
             )
-        if not isinstance(part.get("dataset"), dict) or not isinstance(part.get("sampler"), dict):
-            raise ConfigError(f"{path} needs a dataset and a sampler")
-        batch_size = part["sampler"].get("batch_size")
-        if type(batch_size) is not int or batch_size < 1:
-            raise ConfigError(
-                f"{path}.sampler.batch_size has to be a whole number >= 1, got {batch_size!r}"
-            )
-        if path != "DataLoader.Train" and part["sampler"].get("drop_last"):
-            raise ConfigError(
-                f"{path}.sampler.drop_last has to be False: an evaluation counts every image"
-            )
-        for kind in ("dataset", "sampler"):
-            options = part.get(kind) or {}
-            _check_named(options, kind, f"{path}.{kind}")
-        _check_transforms(part["dataset"].get("transform_ops"), f"{path}.dataset")
 
 
 def _check_transforms(ops: Any, path: str) -> None:
     if not isinstance(ops or [], list):
         raise ConfigError(f"{path}.transform_ops has to be a list, got {ops!r}")
-    image = np.zeros((256, 128, 3), np.uint8)
+    image = np.full((256, 128, 3), 99, np.uint8)
     for i, op in enumerate(ops or []):
         _check_entry(op, "transform", f"{path}.transform_ops.{i}")
         try:
@@ -235,12 +286,23 @@ def _check_transforms(ops: Any, path: str) -> None:
         except Exception as error:  # PaddleClas's operators do not check what they are given
             reason = error if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
             raise ConfigError(f"{path}.transform_ops.{i} ({op}) cannot work: {reason}") from error
+        if not np.isfinite(np.asarray(image, np.float64)).all():
+            raise ConfigError(f"{path}.transform_ops.{i} ({op}) gives values that are not finite")
 
 
 def _check_optimizer(options: Any) -> None:
     if not options:
         return
     _known(options, options, "Optimizer")
+    for key in ("regularizer", "clip_norm"):
+        if key in options and options[key] is None:
+            del options[key]  # PaddleClas takes the key for the thing
+    if options.get("name") == "AdamW" and "regularizer" in options:
+        raise ConfigError(
+            "Optimizer.regularizer does not go with AdamW, whose decay is a number: set "
+            "Optimizer.regularizer=null and Optimizer.weight_decay=0.0005, say"
+        )
+    _check_value(options.get("clip_norm", 1.0), ["float"], "Optimizer.clip_norm")
     _check_named(options, "optimizer", "Optimizer", extra=("lr", "regularizer", "clip_norm"))
     for key in ("regularizer", "lr"):
         if options.get(key) is not None:
@@ -305,6 +367,7 @@ def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = (
         raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
     _known(options, ["name", *extra, *_parameters(cls)], path)
     _check_types(options, cls, path)
+    _require_parameters(options, cls, path)
     if compat.is_host_code(cls) and kind not in ("dataset", "sampler"):
         _refuse_expressions(options, path)
 
@@ -330,11 +393,12 @@ def _refuse_expressions(value: Any, path: str) -> None:
 def _check_types(options: Any, function: Any, path: str) -> None:
     """Hold options against the annotations of what takes them or, as PaddleClas has none, against
     the kind of the default."""
-    parameters = inspect.signature(function).parameters
+    parameters = accepted_keys(function)
     for key, value in options.items():
-        if key not in parameters:
+        parameter = parameters.get(key)
+        if parameter is None:
             continue
-        annotation, default = parameters[key].annotation, parameters[key].default
+        annotation, default = parameter.annotation, parameter.default
         if annotation is not inspect.Parameter.empty:
             text = annotation.__name__ if inspect.isclass(annotation) else str(annotation)
             kinds = ["numbers" if "[int" in kind else kind for kind in text.split(" | ")]
@@ -369,22 +433,21 @@ def _unknown(name: Any, known: Iterable[str]) -> str:
 
 
 def _parameters(function: Any) -> list[str]:
-    """Names that a class or function takes; those of a base class count where ``**kwargs`` are
-    handed on to it."""
-    sources = (
-        [vars(c)["__init__"] for c in function.__mro__ if "__init__" in vars(c)]
-        if inspect.isclass(function)
-        else [function]
-    )
-    names: list[str] = []
-    for source in sources:
-        if source is object.__init__:
-            break
-        parameters = inspect.signature(source).parameters.values()
-        names += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return [name for name in names if name not in ("self", "args", "dataset", "engine")]
+    """Keys that a class or function takes from a configuration."""
+    return [name for name in accepted_keys(function) if name not in ("dataset", "engine")]
+
+
+def _require_parameters(options: Any, function: Any, path: str) -> None:
+    missing = [
+        name
+        for name, parameter in accepted_keys(function).items()
+        if parameter is not None
+        and parameter.default is inspect.Parameter.empty
+        and name not in options
+        and name not in _FILLED_IN
+    ]
+    if missing:
+        raise ConfigError(f"{path} needs {' and '.join(f'{path}.{name}' for name in missing)}")
 
 
 def _known(options: Any, allowed: Iterable[str], path: str) -> None:
@@ -392,12 +455,17 @@ def _known(options: Any, allowed: Iterable[str], path: str) -> None:
         raise ConfigError(f"{path or 'the config'} has to be a section of keys, got {options!r}")
     allowed = sorted(set(allowed))
     for key in options:
-        if key in allowed:
+        full = f"{path}.{key}" if path else str(key)
+        if key in allowed or keys.asks_for_nothing(full, options[key]):
             continue
+        if reason := keys.unsupported(full):
+            raise ConfigError(
+                f"{full} is a key of PaddleClas's that the plugin does not support: {reason}"
+            )
         nearest = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.0)
         raise ConfigError(
-            f"nothing reads the key {f'{path}.{key}' if path else key}. "
+            f"nothing reads the key {full}. "
             f"Did you mean {f'{path}.{nearest[0]}' if path else nearest[0]}?"
             if nearest
-            else f"nothing reads the key {path}.{key}"
+            else f"nothing reads the key {full}"
         )

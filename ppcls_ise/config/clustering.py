@@ -4,6 +4,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ppcls_ise.clustering.neighbors import BACKENDS
 from ppcls_ise.errors import ConfigError
 
@@ -70,7 +72,7 @@ class ClusteringOptions:
             raise ConfigError(
                 f"Clustering.k2_first_epoch has to be a whole number >= 1 or null, got {first!r}"
             )
-        if not isinstance(self.eps, int | float) or not 0.0 <= self.eps < 1.0:
+        if not isinstance(self.eps, int | float) or not 0.0 <= np.float32(self.eps) < 1.0:
             raise ConfigError(
                 f"Clustering.eps has to be a Jaccard distance in [0, 1), got {self.eps!r}"
             )

@@ -31,7 +31,13 @@ _WORDS = {
 }
 
 
-def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: Any = None) -> Config:
+def get_config(
+    path: str,
+    overrides: Iterable[str] = (),
+    *,
+    profiler_options: Any = None,
+    mode: str = "train",
+) -> Config:
     """Read a YAML file, apply ``-o`` overrides and check every key.
 
     Args:
@@ -39,6 +45,8 @@ def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: An
         overrides: ``key.key.index=value``; values are literals (`parse_value`), never executed.
             What the file writes once (an anchor and its aliases) is changed everywhere.
         profiler_options: passed through to PaddleClas.
+        mode: ``train``, ``eval`` or ``export``, what the configuration is for; sections that it
+            does not build are not checked.
 
     Returns:
         PaddleClas's ``AttrDict``.
@@ -64,7 +72,7 @@ def get_config(path: str, overrides: Iterable[str] = (), *, profiler_options: An
     config["profiler_options"] = profiler_options
     registry.import_modules(_imports(config))
     try:
-        check_config(config)
+        check_config(config, mode=mode)
     except ConfigError as error:
         for changed_place, option in changed.items():
             if changed_place in str(error):
@@ -222,6 +230,8 @@ def _imports(config: Config) -> list[str]:
 def _fill_image_root(config: Config) -> None:
     """Give every data set that names no ``image_root`` the one of ``Global``."""
     for path, part in loaders_of(config.get("DataLoader") or {}):
+        if not isinstance(part, dict) or not isinstance(part.get("dataset"), dict):
+            continue  # not looked at in this mode
         if isinstance(part["dataset"].get("image_root", ""), str):
             own = part["dataset"].get("image_root")
             part["dataset"] |= {"image_root": str(Path(own).expanduser())} if own else {}

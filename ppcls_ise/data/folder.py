@@ -63,13 +63,14 @@ class UnlabeledFolder(ReIDDataset):
         folder = os.path.join(self.image_root, self.cls_label_path or "").rstrip(os.sep) or os.sep
         if not os.path.isdir(folder):
             raise DataError(
-                f"UnlabeledFolder: {folder} is not a folder; set Global.image_root or "
+                f"UnlabeledFolder: {shown(folder)} is not a folder; set Global.image_root or "
                 "DataLoader.*.dataset.image_root (and cls_label_path) to the folder of images"
             )
         paths = sorted(walk_images(folder))
         if not paths:
             raise DataError(
-                f"UnlabeledFolder: no image ({', '.join(IMAGE_SUFFIXES)}) below {folder}; set "
+                f"UnlabeledFolder: no image ({', '.join(IMAGE_SUFFIXES)}) below {shown(folder)}; "
+                "set "
                 "Global.image_root or DataLoader.*.dataset.image_root to the folder of images"
             )
         cameras = [self._camera_name(path, folder) for path in paths]

@@ -11,10 +11,11 @@ import numpy as np
 
 from ppcls_ise.clustering import generate_pseudo_labels
 from ppcls_ise.data.market1501 import person_and_camera
-from ppcls_ise.errors import ConfigError, DataError
+from ppcls_ise.errors import ConfigError, DataError, shown
 
 NAMES, PSEUDO = "names", "pseudo"
 _UNKNOWN = -1
+_COLUMNS = ("path", "identity", "camera")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def read_labels(
     if kind == NAMES:
         return _from_names(paths)
     if kind == PSEUDO:
-        if not 0 <= eps < 1:
+        if not 0 <= np.float32(eps) < 1:
             raise ConfigError(f"--eps is a Jaccard distance in 0 .. 1, got {eps}")
         labels = generate_pseudo_labels(features, eps).labels
         count = int(labels.max(initial=_UNKNOWN)) + 1
@@ -66,8 +67,8 @@ def _from_names(paths: Sequence[str]) -> Labels:
             pairs.append(pair)
         else:
             raise DataError(
-                f"{path} does not tell identity and camera like 0002_c1s1_000451.jpg: give a "
-                "table (--labels FILE.csv), or use --labels pseudo"
+                f"{shown(path)} does not tell identity and camera like 0002_c1s1_000451.jpg: give "
+                "a table (--labels FILE.csv), or use --labels pseudo"
             )
     identities = np.array([pair[0] if pair[0] > 0 else _UNKNOWN for pair in pairs], np.int64)
     return Labels(identities, np.array([pair[1] for pair in pairs], np.int64), "file names")
@@ -75,28 +76,52 @@ def _from_names(paths: Sequence[str]) -> Labels:
 
 def _from_table(file: str, paths: Sequence[str]) -> Labels:
     if not Path(file).is_file():
-        raise ConfigError(f"--labels is {NAMES}, {PSEUDO} or a CSV file; there is no file {file}")
-    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        try:
-            rows = list(csv.DictReader(stream))
-        except csv.Error as error:
-            raise DataError(f"{file} is no CSV file: {error}") from error
-    if not rows or not {"path", "identity"} <= rows[0].keys():
-        raise DataError(f"{file} needs lines under a header path,identity[,camera]")
-    with_cameras = "camera" in rows[0]
+        raise ConfigError(
+            f"--labels is {NAMES}, {PSEUDO} or a CSV file; there is no file {shown(file)}"
+        )
+    rows = _read_table(file)
     known: dict[str, tuple[str, str]] = {}
-    for number, row in enumerate(rows, 2):
-        entry: tuple[str, str] = row["identity"], row["camera"] if with_cameras else ""
-        if not row["path"] or not entry[0] or entry[1] is None:
-            raise DataError(f"{file}: line {number} is not complete")
-        if known.setdefault(os.path.abspath(row["path"]), entry) != entry:
-            raise DataError(f"{file}: {row['path']} has two identities or cameras")
+    for number, row in rows:
+        path, entry = row["path"], (row["identity"].strip(), row.get("camera", "").strip())
+        if not path or not entry[0] or ("camera" in row and not entry[1]):
+            raise DataError(f"{shown(file)}: line {number} is not complete")
+        if known.setdefault(os.path.abspath(path), entry) != entry:
+            raise DataError(f"{shown(file)}: {shown(path)} has two identities or cameras")
+    with_cameras = "camera" in rows[0][1]
     found = [known.get(os.path.abspath(path)) for path in paths]
     if not any(found):
-        raise DataError(f"{file} names none of the {len(paths)} images; is its path column right?")
+        raise DataError(
+            f"{shown(file)} names none of the {len(paths)} images; is its path column right?"
+        )
     identities = _numbered([entry and entry[0] for entry in found])
     cameras = _numbered([entry and entry[1] for entry in found]) if with_cameras else None
-    return Labels(identities, cameras, f"labels of {Path(file).name}")
+    return Labels(identities, cameras, f"labels of {shown(Path(file).name)}")
+
+
+def _read_table(file: str) -> list[tuple[int, dict[str, str]]]:
+    """Line number and cells of every line under the header; spaces around a column's name, and
+    columns of other names, do not count. utf-8-sig: spreadsheets begin with a byte-order mark."""
+    with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+        try:
+            reader = csv.reader(stream)
+            header = [name.strip() for name in next(reader, [])]
+            lines = [(reader.line_num, cells) for cells in reader if cells]
+        except csv.Error as error:
+            raise DataError(f"{shown(file)} is no CSV file: {error}") from error
+    if not lines or not {"path", "identity"} <= set(header):
+        raise DataError(f"{shown(file)} needs lines under a header path,identity[,camera]")
+    columns = {name: header.index(name) for name in _COLUMNS if name in header}
+    for name in columns:
+        if header.count(name) > 1:
+            raise DataError(f"{shown(file)} has {header.count(name)} columns {name}: which counts?")
+    rows = []
+    for number, cells in lines:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{shown(file)}: line {number} has {len(cells)} cells, the header {len(header)}"
+            )
+        rows.append((number, {name: cells[place] for name, place in columns.items()}))
+    return rows
 
 
 def _numbered(values: Sequence[str | None]) -> np.ndarray:

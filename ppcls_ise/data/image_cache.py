@@ -16,7 +16,7 @@ import numpy as np
 
 from ppcls_ise import compat
 from ppcls_ise.data.images import ImageReadError, read_image
-from ppcls_ise.errors import DataError
+from ppcls_ise.errors import DataError, shown
 from ppcls_ise.utils.files import replacing
 
 try:
@@ -130,7 +130,8 @@ class ImageCache:
                 image = np.ascontiguousarray(image)
                 if image.dtype != np.uint8 or (rows and image.shape != shape):
                     raise DataError(
-                        f"ResizeImage gives {image.dtype} {list(image.shape)} for {path}, which "
+                        f"ResizeImage gives {image.dtype} {list(image.shape)} for {shown(path)}, "
+                        "which "
                         "cannot be cached: leave out Global.image_cache"
                     )
                 shape = image.shape

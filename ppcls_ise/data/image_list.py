@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ppcls_ise.data.folder import walk_images
 from ppcls_ise.data.images import IMAGE_SUFFIXES, is_image_name
-from ppcls_ise.errors import DataError
+from ppcls_ise.errors import DataError, shown
 
 
 def list_images(source: str | Path) -> list[str]:
@@ -22,20 +22,23 @@ def list_images(source: str | Path) -> list[str]:
     source = os.fspath(source)
     if os.path.isdir(source):
         paths = list(walk_images(source))
-        rule = f"no image ({', '.join(IMAGE_SUFFIXES)}) below {source}"
+        rule = f"no image ({', '.join(IMAGE_SUFFIXES)}) below {shown(source)}"
     elif not os.path.isfile(source):
-        raise DataError(f"there is no folder, image or list {source}")
+        raise DataError(f"there is no folder, image or list {shown(source)}")
     elif is_image_name(os.path.basename(source)):
         return [source]
     else:
-        text = Path(source).read_text(encoding="utf-8", errors="surrogateescape")
+        # utf-8-sig: some editors begin a file with a byte-order mark, which is no part of a path.
+        text = Path(source).read_text(encoding="utf-8-sig", errors="surrogateescape")
         if "\0" in text:
             raise DataError(
-                f"{source} is neither an image by its name ({', '.join(IMAGE_SUFFIXES)}) nor a "
+                f"{shown(source)} is neither an image by its name ({', '.join(IMAGE_SUFFIXES)}) "
+                "nor a "
                 "text file with one path per line"
             )
-        paths = [line for line in text.splitlines() if line.strip()]
-        rule = f"no path in the list {source}"
+        # Not splitlines: names may hold what else Unicode calls a line break.
+        paths = [line for line in text.split("\n") if line.strip()]
+        rule = f"no path in the list {shown(source)}"
     if not paths:
         raise DataError(f"{rule}: give a folder of images, an image, or a list of paths")
     return sorted(set(paths))

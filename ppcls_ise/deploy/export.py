@@ -23,6 +23,7 @@ from ppcls_ise.inference import onnx_model
 from ppcls_ise.inference.model_folder import NAME, SUFFIXES, InferenceFile, file_digest
 from ppcls_ise.inference.preprocessing import Preprocessing, evaluation_transforms
 from ppcls_ise.inference.static_model import StaticModel, save_static_model
+from ppcls_ise.utils.components import components
 
 LARGEST_DIFFERENCE = 1e-4
 _CROPS = 16
@@ -240,7 +241,7 @@ def _data_sets(config: Config) -> Any:
     loaders = config.get("DataLoader") or {}
     evaluation = loaders.get("Eval") or {}
     for part in (evaluation.get("Query"), evaluation.get("Gallery"), loaders.get("Train")):
-        if part:
+        if part and part["dataset"].get("name") in components("dataset"):
             options = {k: v for k, v in part["dataset"].items() if k != "name"}
             try:
                 yield compat.lookup("dataset", part["dataset"]["name"])(**options).images

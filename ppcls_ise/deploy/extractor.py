@@ -17,7 +17,7 @@ import ppcls_ise
 from ppcls_ise.config.overrides import get_config
 from ppcls_ise.data.images import ImageReadError, read_image
 from ppcls_ise.engine import tf32
-from ppcls_ise.errors import ConfigError, DataError
+from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.inference.model_folder import InferenceFile
 from ppcls_ise.inference.onnx_model import OnnxModel, require_packages
 from ppcls_ise.inference.preprocessing import Preprocessing, evaluation_transforms
@@ -97,7 +97,8 @@ class Extractor:
             self._from_checkpoint(model, str(config), list(overrides), options)
         elif model is None or not Path(model).is_dir():
             raise ConfigError(
-                f"{model} is no folder of an exported model. Export with ppcls-ise export, or "
+                f"{shown(model or 'that')} is no folder of an exported model. Export with "
+                "ppcls-ise export, or "
                 "give the weights' config file too (-c, or Extractor(..., config=...))"
             )
         else:
@@ -119,9 +120,9 @@ class Extractor:
         """
         extraction = self.extract(images, progress=progress)
         if extraction.errors:
-            shown = "; ".join(str(error) for error in extraction.errors[:_SHOWN])
+            reasons = "; ".join(str(error) for error in extraction.errors[:_SHOWN])
             raise DataError(
-                f"{len(extraction.errors)} images cannot be read: {shown}. Repair or remove them "
+                f"{len(extraction.errors)} images cannot be read: {reasons}. Repair or remove them "
                 "(or leave them out: --skip-unreadable)"
             )
         return extraction.features
@@ -161,13 +162,15 @@ class Extractor:
         described = InferenceFile.read(folder)
         if not (folder / "inference.pdmodel").is_file() and paddle.__version__.startswith("2."):
             raise ConfigError(
-                f"{folder} was exported with Paddle {described.versions.get('paddlepaddle')}, "
+                f"{shown(folder)} was exported with Paddle "
+                f"{described.versions.get('paddlepaddle')}, "
                 f"which Paddle {paddle.__version__} cannot read: export it again"
             )
         self._preprocessing = Preprocessing(described.transform_ops)
         if self._preprocessing.image_shape != described.image_shape:
             raise ConfigError(
-                f"{folder}/inference.yml: transform_ops give {self._preprocessing.image_shape}, "
+                f"{shown(folder)}/inference.yml: transform_ops give "
+                f"{self._preprocessing.image_shape}, "
                 f"not image_shape {described.image_shape}"
             )
         self.fingerprint, self.dimension = described.fingerprint, described.dimension
@@ -179,7 +182,9 @@ class Extractor:
     ) -> None:
         from ppcls_ise.deploy.export import build_network, fingerprint_of, on_cpu
 
-        config = get_config(config_path, [*overrides, f"Global.device={options['device']}"])
+        config = get_config(
+            config_path, [*overrides, f"Global.device={options['device']}"], mode="export"
+        )
         if weights is not None:
             config["Global"]["pretrained_model"] = str(weights)
         self._preprocessing = Preprocessing(evaluation_transforms(config))
@@ -225,9 +230,9 @@ class Extractor:
 def _onnx(folder: Path) -> OnnxModel:
     require_packages()
     if not (path := folder / "inference.onnx").is_file():
-        raise ConfigError(f"there is no {path}: export with ppcls-ise export --onnx")
+        raise ConfigError(f"there is no {shown(path)}: export with ppcls-ise export --onnx")
     return OnnxModel(path)
 
 
 def _name(image: Image, index: int) -> str:
-    return f"image {index}" if isinstance(image, np.ndarray) else str(image)
+    return f"image {index}" if isinstance(image, np.ndarray) else shown(image)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ppcls_ise import compat
 from ppcls_ise.deploy.extractor import Extractor
-from ppcls_ise.errors import DataError
+from ppcls_ise.errors import DataError, shown
 from ppcls_ise.utils.files import replacing
 from ppcls_ise.utils.progress import progress_bar
 
@@ -73,8 +73,13 @@ def save_features(
         writer = csv.writer(text)
         writer.writerow(["path", *range(features.shape[1])])
         for name, row in zip(paths, features, strict=True):
-            writer.writerow([name, *(f"{value:.9g}" for value in row)])
+            writer.writerow([cell(name), *(f"{value:.9g}" for value in row)])
         scratch.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def cell(path: str) -> str:
+    """A path as a cell of a table: the same file, but no program takes it for a formula."""
+    return f"./{path}" if path[:1] in ("=", "+", "-", "@", "\t", "\r") else path
 
 
 def load_features(path: str | Path) -> tuple[np.ndarray, list[str], str]:
@@ -91,7 +96,9 @@ def load_features(path: str | Path) -> tuple[np.ndarray, list[str], str]:
     except FileNotFoundError:
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds for foreign files
-        raise DataError(f"{path} is no .npz of ppcls-ise infer: {error}") from error
+        raise DataError(f"{shown(path)} is no .npz of ppcls-ise infer: {error}") from error
     if features.ndim != 2 or features.dtype != np.float32 or paths.shape != (len(features),):
-        raise DataError(f"{path} is no .npz of ppcls-ise infer: its arrays do not fit together")
+        raise DataError(
+            f"{shown(path)} is no .npz of ppcls-ise infer: its arrays do not fit together"
+        )
     return features, [str(name) for name in paths], model

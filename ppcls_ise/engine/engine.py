@@ -72,11 +72,13 @@ class UnsupervisedEngine(Engine):
         if backbone_weights and (
             isinstance(backbone_weights, str) or weights or options["checkpoints"]
         ):
-            backbone["pretrained"] = False  # other weights follow; the download would be wasted
+            # Other weights follow, so the download would be wasted; not every network has the key.
+            backbone.pop("pretrained")
         # PaddleClas would make one static graph of the whole model; the head keeps a memory that
         # changes, so only backbone and neck become static, below.
         static, options["to_static"] = options.get("to_static", False), False
-        with unique_name.guard():  # Paddle keeps optimizer states under names that count up
+        # Paddle keeps optimizer states under names that count up.
+        with unique_name.guard(), compat.building():
             _build(super().__init__, config, mode)
         _require_stopped(self.plain_model.backbone, config["Arch"])
         options["pretrained_model"], options["to_static"] = weights, static
@@ -324,7 +326,7 @@ class UnsupervisedEngine(Engine):
 
     def _load_weights(self, weights: str | None, backbone_weights: Any) -> None:
         if isinstance(backbone_weights, str) and not weights:
-            path = weight_path(backbone_weights)
+            path = weight_path(backbone_weights, key="Arch.Backbone.pretrained")
             report = load_into(self.plain_model.backbone, read_state(path), source=str(path))
             compat.logger().info(f"backbone weights {path}: {report}")
         if weights:

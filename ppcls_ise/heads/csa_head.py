@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 
 from ppcls_ise.distributed.collectives import broadcast_array
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.heads.memory_head import MemoryHead
 from ppcls_ise.layers.cluster_aggregation import (
     ClusterAggregation,
@@ -99,18 +100,18 @@ class CSAHead(MemoryHead):
         max_samples: int = 64,
     ) -> None:
         if memory not in _MEMORIES:
-            raise ValueError(
+            raise ConfigError(
                 f"memory has to be one of {_MEMORIES}, got {memory!r} (Arch.Head.memory)"
             )
         # One row per label reaches the memory with HPS, for which "hard" and "mean" agree.
         super().__init__(momentum, temperature, "mean" if memory == "hps" else memory)
         if initialization not in _INITIALIZATIONS:
-            raise ValueError(
+            raise ConfigError(
                 f"initialization has to be one of {_INITIALIZATIONS}, got {initialization!r} "
                 "(Arch.Head.initialization)"
             )
         if max_samples < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"max_samples has to be at least 1, got {max_samples} (Arch.Head.max_samples)"
             )
         self.hard_positives_only = memory == "hps"

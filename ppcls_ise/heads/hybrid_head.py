@@ -4,6 +4,7 @@
 import numpy as np
 import paddle
 
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.heads.memory_head import MemoryHead
 from ppcls_ise.memory.hybrid_memory import HybridMemory, InstanceMemory
 from ppcls_ise.utils.components import register
@@ -39,7 +40,7 @@ class HybridHead(MemoryHead):
     ) -> None:
         super().__init__(momentum, temperature)
         if version not in (1, 2):
-            raise ValueError(f"version has to be 1 or 2, got {version!r} (Arch.Head.version)")
+            raise ConfigError(f"version has to be 1 or 2, got {version!r} (Arch.Head.version)")
         self.version = version
         self.memory = (
             HybridMemory(momentum, temperature)

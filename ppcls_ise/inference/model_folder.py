@@ -5,6 +5,7 @@ Its sections ``Global`` and ``RecPreProcess`` are those that PaddleClas's ``pred
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,21 @@ _HEAD = """# SPDX-License-Identifier: Apache-2.0
 """
 _MODEL_SUFFIXES = (".json", ".pdmodel", ".pdiparams")
 _PIECE = 1 << 20
+# What PaddleClas's predict_rec.py asks for, started in this folder: -c inference.yml.
+_HOST_KEYS: dict[str, Any] = {
+    "rec_inference_model_dir": ".",
+    "infer_imgs": "images",
+    "batch_size": 16,
+    "use_gpu": False,
+    "gpu_mem": 8000,
+    "cpu_num_threads": 1,
+    "enable_mkldnn": False,
+    "enable_benchmark": False,
+    "enable_profile": False,
+    "use_fp16": False,
+    "ir_optim": True,
+    "use_tensorrt": False,
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +65,15 @@ class InferenceFile:
     def write(self, folder: str | Path) -> Path:
         """Write it into ``folder``, atomically."""
         content = {
-            "Global": {"image_shape": list(self.image_shape)},
+            "Global": {**_HOST_KEYS, "image_shape": list(self.image_shape)},
             "RecPreProcess": {"transform_ops": self.transform_ops},
             "RecPostProcess": None,
             "Feature": {"dimension": self.dimension, "normalized": self.normalized},
-            "Model": {"fingerprint": self.fingerprint, "files": self.files},
+            "Model": {
+                "fingerprint": self.fingerprint,
+                "preprocessing": preprocessing_digest(self.transform_ops),
+                "files": self.files,
+            },
             "Versions": self.versions,
         }
         path = Path(folder) / f"{NAME}.yml"
@@ -89,6 +109,14 @@ class InferenceFile:
             )
         except (yaml.YAMLError, *(KeyError, TypeError, ValueError, AttributeError)) as error:
             raise ConfigError(f"{path} is not what ppcls-ise export writes: {error}") from error
+        stated = content["Model"].get("preprocessing")  # unknown to earlier exports
+        if stated not in (None, preprocessing_digest(result.transform_ops)):
+            raise ConfigError(
+                f"{path}: RecPreProcess.transform_ops were changed after the export, so features "
+                "would be others under the same fingerprint. Put them back, or change "
+                "DataLoader.Eval.Query.dataset.transform_ops in the config and export again with "
+                "ppcls-ise export"
+            )
         result._check_files(Path(folder))
         return result
 
@@ -107,6 +135,11 @@ class InferenceFile:
                     f"{folder / name} is missing, damaged or of another export than {NAME}.yml: "
                     "export the model again with ppcls-ise export"
                 )
+
+
+def preprocessing_digest(transform_ops: list[dict[str, Any]]) -> str:
+    """SHA-256 of the operators, hexadecimal."""
+    return hashlib.sha256(json.dumps(transform_ops, sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: str | Path) -> str:

@@ -64,12 +64,19 @@ class Preprocessing:
                 after = _generator_states()
             if before != after:
                 raise ConfigError("transform_ops of an evaluation must not draw at random")
+            if not np.isfinite(result).all():
+                raise ConfigError(
+                    "transform_ops give values that are not finite: look at NormalizeImage's "
+                    "scale, mean and std"
+                )
             shapes.add(result.shape)
         if len(shapes) != 1 or len(result.shape) != 3 or result.shape[0] != 3:
             raise ConfigError(
                 f"transform_ops have to give [3, H, W] of one size, got {sorted(shapes)}: resize "
                 "with ResizeImage.size [width, height]"
             )
+        if np.array_equal(result, self(np.full((*_PROBES[-1], 3), 7, np.uint8))):
+            raise ConfigError("transform_ops give the same values for every image")
         return result.shape
 
 

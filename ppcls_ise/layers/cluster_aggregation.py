@@ -7,6 +7,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppcls_ise.errors import ConfigError
+
 _PARTS_AT_ONCE = 32
 
 
@@ -35,8 +37,12 @@ class ClusterAggregation(nn.Layer):
 
     def __init__(self, num_features: int, num_heads: int = 4, attention_dim: int = 256) -> None:
         super().__init__()
+        if num_features < 1:
+            raise ConfigError(
+                f"num_features has to be at least 1, got {num_features} (Arch.Head.num_features)"
+            )
         if num_heads < 1 or attention_dim < 1 or attention_dim % num_heads:
-            raise ValueError(
+            raise ConfigError(
                 f"attention_dim ({attention_dim}) has to be a positive multiple of num_heads "
                 f"({num_heads}) (Arch.Head.attention_dim, Arch.Head.num_heads)"
             )
@@ -63,7 +69,7 @@ class ClusterAggregation(nn.Layer):
         Cost: O(G M (D H d + M H d)) time, O(G M (D + H M)) memory.
         """
         if samples.shape[2] != self.num_features:
-            raise ValueError(
+            raise ConfigError(
                 f"the head got {samples.shape[2]} values per image, not num_features="
                 f"{self.num_features}: set Arch.Head.num_features to Arch.Neck.num_features"
             )

@@ -4,6 +4,7 @@
 import paddle
 from paddle import nn
 
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.layers.precision import in_float32
 from ppcls_ise.losses.cross_entropy import cross_entropy
 from ppcls_ise.utils.components import register
@@ -49,7 +50,7 @@ class AggregationLoss(nn.Layer):
     def __init__(self, temperature: float = 0.05) -> None:
         super().__init__()
         if not temperature > 0.0:
-            raise ValueError(
+            raise ConfigError(
                 f"temperature has to be positive, got {temperature} "
                 "(Loss.Train.AggregationLoss.temperature)"
             )

@@ -5,6 +5,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.layers.precision import in_float32
 from ppcls_ise.losses.cross_entropy import cross_entropy, smoothed_cross_entropy
 from ppcls_ise.utils.components import register
@@ -113,7 +114,7 @@ class HybridContrastLoss(nn.Layer):
     ) -> None:
         super().__init__()
         if not 0.0 <= balance <= 1.0:
-            raise ValueError(
+            raise ConfigError(
                 f"balance has to be in [0, 1], got {balance} (Loss.Train, HybridContrastLoss)"
             )
         self.balance = balance

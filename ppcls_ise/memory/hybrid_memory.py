@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.layers.rows import host_labels, least_similar, members_by_label, unit_rows
 from ppcls_ise.memory.cluster_memory import ClusterMemory, UpdatePlan
 
@@ -132,7 +133,7 @@ class InstanceMemory(ClusterMemory):
     def __init__(self, momentum: float, temperature: float, num_instances: int) -> None:
         super().__init__(momentum, temperature, "mean")
         if num_instances < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"num_instances has to be at least 1, got {num_instances} (Arch.Head.num_instances)"
             )
         self.num_instances = num_instances

@@ -13,6 +13,7 @@ from ppcls_ise.clustering.row_set import as_features, duplicate_groups, row_norm
 PROTOCOLS = ("cross_camera", "all")
 _BLOCK_VALUES = 3 << 24
 _LEAST_BLOCK, _LARGEST_BLOCK = 64, 1024
+_FAR = 100.0  # squared distance of the mean from the origin over the variance around it
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def evaluate_rank(
 
     Only the ranks of the matches are computed, by counting larger scores: O(Q·G·D) for the product
     and O(Q·G) for the rest; memory is a block of about 200 MB, never Q x G. Rows of equal norm (to
-    float32 rounding) are ranked by inner product, which is the same order.
+    float32 rounding) are ranked by inner product, which is the same order; rows far from the origin
+    are moved there, which changes no distance.
 
     Args:
         query_features: [Q, D], used as float32 as they are; ignored if ``distmat`` is given.
@@ -213,7 +215,11 @@ def _score_blocks(
         )
     row_norms(query, name="query_features")
     norms = row_norms(gallery, name="gallery_features")
-    same_norm = bool(np.ptp(norms) <= 1e-6 * norms.max())
+    center = _far_center(gallery, norms)
+    if center is not None:
+        gallery = gallery - center
+        norms = row_norms(gallery, name="gallery_features")
+    same_norm = _same_norm(norms)
     half_square = (norms**2 / 2).astype(np.float32)
     # Rounding depends on the place in a block product; copies get the score of their first image.
     first = duplicate_groups(gallery)
@@ -223,9 +229,24 @@ def _score_blocks(
     buffer = np.empty((min(step, count), gallery_count), dtype=np.float32)
     for start in range(0, count, step):
         scores = buffer[: min(step, count - start)]
-        np.matmul(query[start : start + step], gallery.T, out=scores)
+        part = query[start : start + step]
+        np.matmul(part if center is None else part - center, gallery.T, out=scores)
         if not same_norm:
             scores -= half_square
         if copies.size:
             scores[:, copies] = scores[:, first[copies]]
         yield start, scores
+
+
+def _far_center(rows: np.ndarray, norms: np.ndarray) -> np.ndarray | None:
+    """Mean [D] of ``rows`` [N, D] where they lie so far from the origin that float32 products
+    would lose their differences, else None. Distances are the same around the mean."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    far = float(mean @ mean)
+    spread = max(float(np.mean(norms**2)) - far, 0.0)
+    bound = _FAR if _same_norm(norms) else 1.0  # unit rows stay as they are unless they collapsed
+    return mean.astype(np.float32) if far > bound * spread else None
+
+
+def _same_norm(norms: np.ndarray) -> bool:
+    return bool(np.ptp(norms) <= 1e-6 * norms.max())

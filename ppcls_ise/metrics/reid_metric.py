@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppcls_ise.errors import ConfigError, DataError
+from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.metrics.rank import RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
 from ppcls_ise.utils.components import register
@@ -71,7 +71,7 @@ class ReIDResult:
         skipped = self.ranks.skipped_queries
         if not len(skipped):
             return ""
-        names = ", ".join(query_images[i] for i in skipped[:_SHOWN])
+        names = ", ".join(shown(query_images[i]) for i in skipped[:_SHOWN])
         rule = (
             "the gallery has no image of the same identity from another camera "
             "(Metric.Eval.0.ReIDMetric.protocol=all would also count images of the same camera)"
@@ -125,6 +125,11 @@ class ReIDMetric:
         if not topk or any(not isinstance(k, int) or k < 1 for k in topk):
             raise ConfigError(
                 f"Metric.Eval.0.ReIDMetric.topk has to be a list of ranks >= 1, got {topk!r}"
+            )
+        if k1 < 1 or k2 < 1 or not 0.0 <= lambda_value <= 1.0:
+            raise ConfigError(
+                "Metric.Eval.0.ReIDMetric: k1 and k2 have to be at least 1 and lambda_value in "
+                f"[0, 1], got k1={k1}, k2={k2}, lambda_value={lambda_value}"
             )
         self.topk = tuple(topk)
         self.protocol = protocol

@@ -25,8 +25,9 @@ class ReIDNeck(nn.Layer):
             ``"avg"`` or ``"gem"`` for a feature map.
     """
 
-    def __init__(self, num_features: int, pooling: str = "none") -> None:
+    def __init__(self, num_features: int, pooling: str | None = "none") -> None:
         super().__init__()
+        pooling = pooling or "none"  # YAML and -o read some spellings of none as null
         if pooling not in _POOLINGS:
             raise ConfigError(
                 f"pooling has to be one of {_POOLINGS}, got {pooling!r} (Arch.Neck.pooling)"

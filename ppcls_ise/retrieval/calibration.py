@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ppcls_ise.clustering.row_set import row_norms
 from ppcls_ise.errors import DataError
 
 _STEPS = 1000  # thresholds are multiples of 1 / _STEPS
 _THRESHOLDS = (np.arange(2 * _STEPS + 2) - _STEPS) / _STEPS  # the last one is reached by nothing
 _BLOCK_VALUES = 1 << 24
 _UNKNOWN = -1
+_UNIT_TOLERANCE = 1e-3
 _SHOWN_RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
 
 
@@ -99,9 +101,33 @@ class Calibration:
         return "threshold", "false_accept", "false_reject"
 
 
-def shown_score(score: float) -> str:
-    """Three decimals, rounded down: a score below a threshold never reads as equal to it."""
-    return f"{_THRESHOLDS[_bins(np.array([score], np.float32))[0]]:.3f}"
+def shown_score(score: float, decimals: int = 3) -> str:
+    """Decimals rounded down: a score below a threshold never reads as equal to it, and the same
+    score written with more of them never reads as larger."""
+    exact = np.float32(min(max(score, -1.0), 1.0))
+    value = round(float(exact), decimals)
+    if np.float32(value) > exact:
+        value -= 10.0**-decimals
+    return f"{value:.{decimals}f}"
+
+
+def checked_unit_rows(features: np.ndarray) -> np.ndarray:
+    """``features`` as float32 [N, D]; all of length 1, or 0.
+
+    Raises:
+        DataError: they are not; names the row.
+    """
+    rows = np.ascontiguousarray(features, dtype=np.float32)
+    if rows.ndim != 2 or not rows.shape[1]:
+        raise DataError(f"features are a matrix [N, D], got shape {list(rows.shape)}")
+    try:
+        norms = row_norms(rows)
+    except ValueError as error:
+        raise DataError(f"{error}. The weights may have diverged.") from error
+    bad = np.flatnonzero(np.minimum(norms, abs(norms - 1)) > _UNIT_TOLERANCE)
+    if len(bad):
+        raise DataError(f"features: row {bad[0]} has length {norms[bad[0]]:.4g}, not 1")
+    return rows
 
 
 def calibrate(
@@ -120,20 +146,24 @@ def calibrate(
     were made from the same features, so rates counted on them are too good.
 
     Args:
-        features: [N, D] unit rows.
+        features: [N, D] unit rows, or rows of zeros.
         labels: [N] identities; -1 is unknown and takes no part.
         cameras: [N] or None.
         max_false_accept: in [0, 1].
         source: where the labels came from, for the report.
 
     Raises:
-        DataError: no pair of the same person, or none of different people.
+        DataError: no pair of the same person, or none of different people; rows that are not
+            finite or not of length 1; not one label (and camera) per row.
 
     O(N^2 D) time, O(N D) memory.
     """
     if not 0 <= max_false_accept <= 1:
         raise DataError(f"a false-accept rate is a share in 0 .. 1, got {max_false_accept}")
-    rows, people = np.asarray(features, np.float32), np.asarray(labels)
+    rows, people = checked_unit_rows(features), np.asarray(labels)
+    for name, given in (("labels", people), ("cameras", cameras)):
+        if given is not None and len(given) != len(rows):
+            raise DataError(f"{len(rows)} features need as many {name}, got {len(given)}")
     known = people != _UNKNOWN
     rows, people = rows[known], people[known]
     cameras = None if cameras is None else np.asarray(cameras)[known]

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ppcls_ise.errors import DataError
+from ppcls_ise.errors import DataError, shown
 from ppcls_ise.utils.files import replacing
 
 _MAGIC = b"ppcls_ise gallery 1 "
@@ -50,12 +50,13 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
         head = file.read(_HEAD)
         if not head.startswith(_MAGIC):
             raise DataError(
-                f"{path} is no gallery of this version. Make one with ppcls-ise search build."
+                f"{shown(path)} is no gallery of this version. Make one with ppcls-ise search "
+                "build."
             )
         if head[len(_MAGIC) :] != _digest(file) + b"\n":
             raise DataError(
-                f"{path} is damaged: its checksum is wrong. Restore it, or build it again with "
-                "ppcls-ise search build."
+                f"{shown(path)} is damaged: its checksum is wrong. Restore it, or build it again "
+                "with ppcls-ise search build."
             )
         file.seek(_HEAD)
         try:
@@ -66,9 +67,11 @@ def read_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
             *(ValueError, KeyError, TypeError, AttributeError, EOFError, OSError),
             *(MemoryError, NotImplementedError, RuntimeError, SyntaxError, zipfile.BadZipFile),
         ) as error:
-            raise DataError(f"{path} holds something else than a gallery: {error}") from error
+            raise DataError(
+                f"{shown(path)} holds something else than a gallery: {error}"
+            ) from error
     if not isinstance(facts, dict):
-        raise DataError(f"{path} holds something else than a gallery")
+        raise DataError(f"{shown(path)} holds something else than a gallery")
     return facts, arrays
 
 

@@ -9,16 +9,16 @@ import faiss
 import numpy as np
 
 from ppcls_ise.clustering.row_set import row_norms
-from ppcls_ise.errors import DataError
+from ppcls_ise.errors import DataError, shown
 from ppcls_ise.retrieval import hnsw_graph
-from ppcls_ise.retrieval.calibration import Calibration
+from ppcls_ise.retrieval.calibration import Calibration, checked_unit_rows
 from ppcls_ise.retrieval.gallery_file import read_arrays, write_arrays
 from ppcls_ise.utils.threads import faiss_threads
 
 EXACT_LIMIT = 100_000
 _LARGEST_DEAD_SHARE = 0.25
 _LEAST_NORM = 1e-12
-_UNIT_TOLERANCE = 1e-3
+_TIED = 1e-6  # scores this near may be equal: sums are rounded by the place in a block
 _SHOWN = 5
 
 
@@ -133,7 +133,7 @@ class GallerySearch:
         wanted = set(paths)
         if unknown := sorted(wanted - self._place.keys()):
             more = ", …" if len(unknown) > _SHOWN else ""
-            raise DataError(f"not in the gallery: {', '.join(unknown[:_SHOWN])}{more}")
+            raise DataError(f"not in the gallery: {', '.join(map(shown, unknown[:_SHOWN]))}{more}")
         if not wanted:
             return
         alive = self._alive.copy()
@@ -167,18 +167,27 @@ class GallerySearch:
                 f"{queries.shape[1]} values and {count} results"
             )
         count = min(count, len(self))
+        width = min(count + 1, len(self))  # one more tells whether the cut goes through equals
         if self.is_exact:
             with faiss_threads():
-                scores, rows = self._index.search(queries, count)
+                scores, rows = self._index.search(queries, width)
         else:
-            scores, rows = hnsw_graph.search_graph(self._index, queries, count, self._alive)
-            for query in np.flatnonzero((rows < 0).any(axis=1)):
-                scores[query], rows[query] = self._search_all(queries[query], count)
+            scores, rows = hnsw_graph.search_graph(self._index, queries, width, self._alive)
+        cut = (width > count) & (scores[:, count - 1] - scores[:, -1] <= _TIED)
         results = []
-        for line, places in zip(np.clip(scores, -1, 1), rows, strict=True):
-            order = np.lexsort((places, -line))
-            results.append([Match(self._rows[places[i]], float(line[i])) for i in order])
+        for number, query in enumerate(queries):
+            places = rows[number]
+            if cut[number] or (places < 0).any():
+                places = self._nearest(query, count)
+            results.append(self._ranked(query, places, count))
         return results
+
+    def _ranked(self, query: np.ndarray, places: np.ndarray, count: int) -> list[Match]:
+        """The first ``count`` of ``places`` by score; the same images get the same score anywhere,
+        and equal scores are in the order of the gallery."""
+        scores = np.clip(np.einsum("ij,j->i", self._vectors()[places], query), -1, 1)
+        order = np.lexsort((places, -scores))[:count]
+        return [Match(self._rows[places[i]], float(scores[i])) for i in order]
 
     def save(self, path: str | Path) -> None:
         """Write the gallery to one file, atomically: it is the old one or the new one, whole.
@@ -213,7 +222,7 @@ class GallerySearch:
         try:
             return cls._of(facts, arrays)
         except (ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
-            raise DataError(f"{path} holds no gallery that can be used: {error}") from error
+            raise DataError(f"{shown(path)} holds no gallery that can be used: {error}") from error
 
     @classmethod
     def _of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> "GallerySearch":
@@ -227,7 +236,7 @@ class GallerySearch:
             raise ValueError("its features are no matrix of numbers")
         if alive.dtype != bool or alive.shape != (len(vectors),) or len(paths) != len(vectors):
             raise ValueError("features, paths and marks are not equally many")
-        vectors = _unit_rows(vectors, exactly=True)
+        vectors = checked_unit_rows(vectors)
         gallery = cls(model=facts["model"], exact_limit=limit)
         if facts["calibration"] is not None:
             gallery.calibration = Calibration.from_json(facts["calibration"])
@@ -264,11 +273,12 @@ class GallerySearch:
             return np.zeros((0, flat.d), np.float32)
         return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
 
-    def _search_all(self, query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Exact search of one query, for where the graph found too few."""
+    def _nearest(self, query: np.ndarray, count: int) -> np.ndarray:
+        """Places of the ``count`` nearest images and of those that may equal the last of them, for
+        a search that cut through equal scores or found too few. O(N D) time, O(N) memory."""
         scores = np.where(self._alive, self._vectors() @ query, -np.inf)
-        order = np.argsort(-scores, kind="stable")[:count]
-        return scores[order], order
+        last = np.partition(scores, len(scores) - count)[len(scores) - count]
+        return np.flatnonzero(scores >= last - _TIED)
 
 
 def _flat(vectors: np.ndarray) -> faiss.IndexFlatIP:
@@ -277,8 +287,8 @@ def _flat(vectors: np.ndarray) -> faiss.IndexFlatIP:
     return index
 
 
-def _unit_rows(features: np.ndarray, *, exactly: bool = False) -> np.ndarray:
-    """[B, D] float32 rows of length 1, or 0; ``exactly``: they are that already."""
+def _unit_rows(features: np.ndarray) -> np.ndarray:
+    """[B, D] float32 rows of length 1, or 0."""
     rows = np.ascontiguousarray(features, dtype=np.float32)
     if rows.ndim != 2 or not rows.shape[1]:
         raise DataError(f"features are a matrix [N, D], got shape {list(rows.shape)}")
@@ -286,8 +296,4 @@ def _unit_rows(features: np.ndarray, *, exactly: bool = False) -> np.ndarray:
         norms = row_norms(rows)
     except ValueError as error:
         raise DataError(f"{error}. The weights may have diverged.") from error
-    if not exactly:
-        return rows / np.maximum(norms, _LEAST_NORM).astype(np.float32)[:, None]
-    if (np.minimum(norms, abs(norms - 1)) > _UNIT_TOLERANCE).any():
-        raise DataError("features are not of length 1")
-    return rows
+    return rows / np.maximum(norms, _LEAST_NORM).astype(np.float32)[:, None]

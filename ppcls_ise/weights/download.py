@@ -35,7 +35,13 @@ class _BrokenOff(ConnectionError):
     """The transfer ended before the announced length."""
 
 
-def download(url: str, target: Path, *, check: Callable[[Path], None]) -> None:
+def download(
+    url: str,
+    target: Path,
+    *,
+    check: Callable[[Path], None],
+    key: str = "Global.pretrained_model",
+) -> None:
     """Fetch ``url`` into ``target``, with a progress bar on a terminal.
 
     The bytes go to ``<target>.part``. What is there of an earlier attempt is continued (``Range``),
@@ -44,6 +50,7 @@ def download(url: str, target: Path, *, check: Callable[[Path], None]) -> None:
 
     Args:
         check: raises WeightsError for a file that is not the wanted one; it is then deleted.
+        key: of the configuration, which may name a file instead; for messages.
 
     Raises:
         WeightsError: no network, no such file, an incomplete transfer; says how to go on.
@@ -57,7 +64,7 @@ def download(url: str, target: Path, *, check: Callable[[Path], None]) -> None:
         except _NETWORK_ERRORS as error:
             final = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if final or pause is None:
-                raise WeightsError(_advice(url, target, error)) from error
+                raise WeightsError(_advice(url, target, error, key)) from error
             time.sleep(pause)
     try:
         check(part)
@@ -142,12 +149,12 @@ def _forget(part: Path) -> None:
     _version_note(part).unlink(missing_ok=True)
 
 
-def _advice(url: str, target: Path, error: Exception) -> str:
+def _advice(url: str, target: Path, error: Exception, key: str) -> str:
     reason = getattr(error, "reason", None) or error
     if isinstance(error, urllib.error.HTTPError):
         reason = f"HTTP status {error.code} {error.reason}"
     return (
         f"{url} could not be downloaded ({reason}). Run again to continue; or fetch that file on "
         f"a machine with a network, and copy it to {target} or give its path in "
-        "Global.pretrained_model."
+        f"{key}."
     )

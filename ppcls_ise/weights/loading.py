@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and applying weight files: nothing executed, nothing skipped silently."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,11 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls_ise.errors import WeightsError
+from ppcls_ise.errors import WeightsError, shown
 from ppcls_ise.utils import files
 from ppcls_ise.weights.pickled_arrays import DamagedPickle, RefusedPickle
 from ppcls_ise.weights.rec_model_layout import rec_model_layout
-from ppcls_ise.weights.released import RELEASED, released_file
+from ppcls_ise.weights.released import RELEASED, cache_folder, downloaded_file, released_file
 from ppcls_ise.weights.safe_pickle import read_pickle
 
 _SUFFIX = ".pdparams"
@@ -28,25 +29,31 @@ _CONVERT = "Convert it with ppcls-ise convert."
 _ZIP_START = b"PK\x03\x04"
 _TORCH_LEGACY_START = 0x1950A86A20F9469CFC6C
 _SHOWN = 5
+_ADDRESS = "https://"
 
 
-def weight_path(name: str) -> Path:
+def weight_path(name: str, *, key: str = "Global.pretrained_model") -> Path:
     """The file that ``name`` means.
 
-    In this order: the file of that name, the same with ``.pdparams`` (which PaddleClas leaves
-    out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released`).
+    An address is downloaded once, with a checksum that the file has to match from then on.
+    Otherwise, in this order: the file of that name, the same with ``.pdparams`` (which PaddleClas
+    leaves out), released weights (``ISE_M``, ``ISE_MS``; downloaded once, see `released`).
 
     Raises:
-        WeightsError: there is no such file, or the download failed.
+        WeightsError: there is no such file, or the download failed; names ``key``.
     """
+    if name.startswith(_ADDRESS):
+        # A folder for each address: many files are called the same.
+        folder = cache_folder() / hashlib.sha256(name.encode()).hexdigest()[:16]
+        return downloaded_file(name, folder=folder, check=read_state, key=key)
     for path in (Path(name), Path(name + _SUFFIX)):
         if path.is_file():
             return path
     if name in RELEASED:
         return released_file(name, check=check_rec_model_file)
     raise WeightsError(
-        f"there is no weight file {name} (nor {name}{_SUFFIX}). Give its path with or without "
-        f"{_SUFFIX} in Global.pretrained_model, or the name of released weights "
+        f"there is no weight file {shown(name)} (nor {shown(name)}{_SUFFIX}). Give its path with "
+        f"or without {_SUFFIX} in {key}, its https address, or the name of released weights "
         f"({', '.join(RELEASED)})."
     )
 
@@ -65,24 +72,28 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             start = file.read(len(_ZIP_START))
         if start == _ZIP_START:
-            raise WeightsError(f"{path} is a zip file, as PyTorch writes them. {_CONVERT}")
+            raise WeightsError(f"{shown(path)} is a zip file, as PyTorch writes them. {_CONVERT}")
         content = read_pickle(path)
     except RefusedPickle as error:
         raise WeightsError(
-            f"{path} is not a safe weight file: {error}. It is not loaded, because loading it "
+            f"{shown(path)} is not a safe weight file: {error}. It is not loaded, because loading "
+            "it "
             "could run code."
         ) from None
     except DamagedPickle as error:
         raise WeightsError(
-            f"{path} cannot be read as Paddle weights ({error}). It may be truncated, or a file "
+            f"{shown(path)} cannot be read as Paddle weights ({error}). It may be truncated, or a "
+            "file "
             "of another kind."
         ) from error
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{shown(path)} cannot be read: {error.strerror}") from error
     if type(content) is int and content == _TORCH_LEGACY_START:
-        raise WeightsError(f"{path} is a PyTorch checkpoint. {_CONVERT}")
+        raise WeightsError(f"{shown(path)} is a PyTorch checkpoint. {_CONVERT}")
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a table of weights")
+        raise WeightsError(
+            f"{shown(path)} holds a {type(content).__name__}, not a table of weights"
+        )
     content.pop(NAME_TABLE, None)
     odd = [
         str(name)
@@ -90,7 +101,7 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
         if not isinstance(value, np.ndarray) or not isinstance(name, str)
     ]
     if odd:
-        raise WeightsError(f"{path} holds entries that are not arrays: {_some(odd)}")
+        raise WeightsError(f"{shown(path)} holds entries that are not arrays: {_some(odd)}")
     return content
 
 
@@ -112,7 +123,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with files.replacing(path) as scratch:
             yield scratch
     except OSError as error:
-        raise WeightsError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise WeightsError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -185,12 +196,28 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
     report = compare({name: value.shape for name, value in own.items()}, state)
     if report.problems() or not report.loaded:
         raise WeightsError(
-            f"{source} does not fit the model: {report}. Check that Arch.Backbone and Arch.Neck "
-            "are those the weights were trained with."
+            f"{shown(source)} does not fit the model: {report}. {_advice(own, state)}"
         )
     for name in report.loaded:
         own[name].set_value(paddle.to_tensor(state[name].astype(_dtype(own[name]), copy=False)))
     return replace(report, resized=resized)
+
+
+def _advice(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """What to change where ``state`` does not fit a model of ``own`` names."""
+    inside = [name for name in state if f"backbone.{name}" in own]
+    if inside and not any(name in own for name in state):
+        return (
+            f"{len(inside)} of its names are those of the backbone alone: name the file in "
+            "Arch.Backbone.pretrained instead of Global.pretrained_model."
+        )
+    outside = [name for name in state if name.startswith("backbone.") and name[9:] in own]
+    if outside and not any(name in own for name in state):
+        return (
+            f"{len(outside)} of its names are those of a whole model: name the file in "
+            "Global.pretrained_model instead of Arch.Backbone.pretrained."
+        )
+    return "Check that Arch.Backbone and Arch.Neck are those the weights were trained with."
 
 
 def read_checkpoint(prefix: str) -> dict[str, Any]:
@@ -209,7 +236,8 @@ def read_checkpoint(prefix: str) -> dict[str, Any]:
     for suffix in (_SUFFIX, ".pdopt", ".pdstates"):
         if not Path(prefix + suffix).is_file():
             raise WeightsError(
-                f"there is no checkpoint file {prefix}{suffix}. Global.checkpoints is the path "
+                f"there is no checkpoint file {shown(prefix)}{suffix}. Global.checkpoints is the "
+                "path "
                 "without suffix, e.g. output/ISE_market/RecModel/latest."
             )
     model = read_state(prefix + _SUFFIX)
@@ -217,7 +245,7 @@ def read_checkpoint(prefix: str) -> dict[str, Any]:
     if isinstance(optimizers, dict):
         optimizers = [optimizers]
     if not isinstance(optimizers, list) or not all(isinstance(part, dict) for part in optimizers):
-        raise WeightsError(f"{prefix}.pdopt holds no state of an optimizer")
+        raise WeightsError(f"{shown(prefix)}.pdopt holds no state of an optimizer")
     return {**read_progress(prefix), "model": model, "optimizers": optimizers}
 
 
@@ -229,7 +257,7 @@ def read_progress(prefix: str) -> dict[str, Any]:
     """
     states = _read_part(f"{prefix}.pdstates")
     if not isinstance(states, dict) or not isinstance(states.get("epoch"), int):
-        raise WeightsError(f"{prefix}.pdstates does not say of which epoch it is")
+        raise WeightsError(f"{shown(prefix)}.pdstates does not say of which epoch it is")
     return states
 
 
@@ -237,9 +265,9 @@ def _read_part(path: str) -> Any:
     try:
         return read_pickle(Path(path))
     except (RefusedPickle, DamagedPickle) as error:
-        raise WeightsError(f"{path} is not a safe checkpoint: {error}") from error
+        raise WeightsError(f"{shown(path)} is not a safe checkpoint: {error}") from error
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{shown(path)} cannot be read: {error.strerror}") from error
 
 
 def check_rec_model_file(path: str | Path) -> None:
@@ -253,7 +281,9 @@ def check_rec_model_file(path: str | Path) -> None:
     layout = rec_model_layout(gem="neck.pooling.p" in state)
     report = compare({tensor.name: tensor.shape for tensor in layout}, state)
     if report.problems():
-        raise WeightsError(f"{path} is no RecModel of a ResNet-50 with a batch-norm neck: {report}")
+        raise WeightsError(
+            f"{shown(path)} is no RecModel of a ResNet-50 with a batch-norm neck: {report}"
+        )
 
 
 def _dtype(tensor: paddle.Tensor) -> str:

@@ -54,7 +54,8 @@ def checked_download(url: str, md5sum: str | None = None) -> str:
     """PaddleClas's ``get_weights_path_from_url`` with `released.downloaded_file`: into the
     same folder, but with a checksum that the file has to match from then on."""
     folder = Path(compat.weights_home())
-    return str(downloaded_file(url, folder=folder, check=read_state))
+    key = "Arch.Backbone.pretrained"
+    return str(downloaded_file(url, folder=folder, check=read_state, key=key))
 
 
 class PaddleWithoutUnpickling:

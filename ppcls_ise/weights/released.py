@@ -61,13 +61,19 @@ def released_file(name: str, *, check: Callable[[Path], object]) -> Path:
 
 
 def downloaded_file(
-    url: str, *, folder: Path, check: Callable[[Path], object], sha256: str | None = None
+    url: str,
+    *,
+    folder: Path,
+    check: Callable[[Path], object],
+    sha256: str | None = None,
+    key: str = "Global.pretrained_model",
 ) -> Path:
     """The file behind ``url``, kept in ``folder``; see the module on what is checked when.
 
     Args:
         check: raises WeightsError for a file that is not the wanted one.
         sha256: what the file has to have; without it, the note beside the file counts.
+        key: of the configuration, which may name a file instead; for messages.
 
     Raises:
         WeightsError: see `released_file`.
@@ -79,7 +85,7 @@ def downloaded_file(
             expected = sha256 or _read_note(note)
             if not target.is_file():
                 compat.logger().info(f"downloading {url} to {target}")
-                download(url, target, check=lambda part: _verify(part, expected, check))
+                download(url, target, check=lambda part: _verify(part, expected, check), key=key)
             elif note.is_file():
                 _verify(target, expected, None)
             else:

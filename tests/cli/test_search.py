@@ -13,6 +13,7 @@ import ppcls_ise
 from ppcls_ise.data.identity_labels import read_labels
 from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.retrieval.gallery_search import GallerySearch
+from ppcls_ise.utils.files import locked
 from tests.conftest import SYNTHETIC
 
 
@@ -151,6 +152,76 @@ def test_pseudo_labels_are_clusters(unit_rows):
             read_labels("pseudo", rows, ["x"] * count, eps=eps)
 
 
+def test_additions_at_the_same_time_are_all_kept(search, lite_set, tmp_path, monkeypatch):
+    from ppcls_ise.cli import search as search_commands
+
+    search("build", images=str(lite_set / "query"))
+    before = len(GallerySearch.load(tmp_path / "g.gallery"))
+    images = sorted((lite_set / "bounding_box_test").glob("*.jpg"))[:2]
+    extract = search_commands.extract_files
+
+    def while_somebody_adds(extractor, paths, **options):
+        if list(paths) == [str(images[0])]:
+            search("add", images=str(images[1]))
+        return extract(extractor, paths, **options)
+
+    monkeypatch.setattr(search_commands, "extract_files", while_somebody_adds)
+    search("add", images=str(images[0]))
+    after = GallerySearch.load(tmp_path / "g.gallery").paths
+    assert len(after) == before + 2 and {str(image) for image in images} <= set(after)
+
+    monkeypatch.setattr(search_commands, "_WAIT", 0.0)
+    with locked(tmp_path / "g.gallery"):
+        for command in (
+            lambda: search("add", images=str(images[0])),
+            lambda: search("remove", paths=[str(images[0])]),
+            lambda: search("calibrate_gallery", labels="names"),
+            lambda: search("build", images=str(images[0])),
+        ):
+            with pytest.raises(ConfigError, match="another process"):
+                command()
+    assert GallerySearch.load(tmp_path / "g.gallery").paths == after
+
+
+def test_names_never_forge_lines_or_formulas(search, lite_set, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    forged = "=HYPERLINK(1)\n\x1b[2Jerror: all is lost.jpg"
+    shutil.copy(next((lite_set / "query").glob("*.jpg")), forged)
+    Path("list.txt").write_text(f"\ufeff=one\u2028two.jpg\n{forged.splitlines()[0]}.jpg\n")
+    for name in ("=one\u2028two.jpg", "=HYPERLINK(1).jpg"):
+        shutil.copy(forged, name)
+    report = search("build", images=".")
+    report += search("query", images=forged) + search("query", images="list.txt", csv="r.csv")
+    report += search("remove", paths=[forged])
+    assert all(c.isprintable() or c == "\n" for c in report)
+    assert "\nerror: all" not in report.replace("\x1b", "") and "\\x1b[2Jerror" in report
+    with open("r.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["query"] for row in rows} == {"./=one\u2028two.jpg", "./=HYPERLINK(1).jpg"}
+    assert all(Path(row["query"]).is_file() for row in rows)
+    with pytest.raises(DataError) as error:
+        search("remove", paths=["a\nb"])
+    assert "\n" not in str(error.value)
+    with pytest.raises(DataError) as error:
+        search("calibrate_gallery", labels="names")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("option", ["csv", "html"])
+def test_places_for_results_are_tried_before_the_work(search, tmp_path, monkeypatch, option):
+    from ppcls_ise.cli import search as search_commands
+
+    gallery = GallerySearch(model="m")
+    gallery.add(["a"], np.eye(1, 4, dtype=np.float32))
+    gallery.save(tmp_path / "g.gallery")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(search_commands, "make_extractor", None)
+    with pytest.raises(ConfigError, match=f"--{option}: nothing can be written"):
+        search("query", images="x", **{option: str(tmp_path / "file" / "r")})
+    with pytest.raises(DataError, match="no gallery"):
+        search("query", gallery=str(tmp_path / "none"), images="x")
+
+
 def test_identities_of_names():
     names = ["/x/0002_c1s1_1.jpg", "0002_c3_1.jpg", "-1_c1_1.jpg", "0000_c2_1.jpg"]
     labels = read_labels("names", np.zeros((4, 1)), names)
@@ -168,7 +239,9 @@ def test_identities_of_names():
         ("path,identity\na,\n", "line 2 is not complete"),
         ("path,identity\nz,1\n", "names none of the 2 images"),
         ("path,identity\na,1\na,2\n", "two identities"),
-        ("path,identity,camera\na,1\n", "line 2 is not complete"),
+        ("path,identity,camera\na,1,\n", "line 2 is not complete"),
+        ("path,identity,camera\na,1\n", "line 2 has 2 cells, the header 3"),
+        ("path,identity,identity\na,1,2\n", "2 columns identity: which counts"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path, monkeypatch, text, words):
@@ -178,3 +251,11 @@ def test_tables_that_cannot_be_used(tmp_path, monkeypatch, text, words):
         read_labels("labels.csv", np.zeros((2, 1)), ["a", "b"])
     with pytest.raises(ConfigError, match="no file nowhere"):
         read_labels("nowhere", np.zeros((2, 1)), ["a", "b"])
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_spaces_and_a_byte_order_mark_make_no_other_person(tmp_path, monkeypatch, start):
+    monkeypatch.chdir(tmp_path)
+    Path("labels.csv").write_text(f'{start}path, identity,camera\na," 0061",1\nb,0061, 1\n')
+    labels = read_labels("labels.csv", np.zeros((2, 1)), ["a", "b"])
+    assert labels.identities.tolist() == [0, 0] and labels.cameras.tolist() == [0, 0]

@@ -99,3 +99,17 @@ def test_errors_name_the_key():
         dbscan(graph, 0.5, 0)
     with pytest.raises(ValueError, match="square"):
         dbscan(sparse.csr_matrix((2, 3), dtype=np.float32), 0.5)
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize("eps", [0.1, 0.3, 0.6, 0.7])
+def test_a_distance_of_exactly_eps_is_near_whatever_type_eps_has(eps, kind):
+    dense = np.full((4, 4), np.float32(eps), np.float32)
+    np.fill_diagonal(dense, 0)
+    assert dbscan(sparse.csr_matrix(dense), kind(eps), 2).tolist() == [0] * 4
+    assert dbscan(dense, kind(eps), 2).tolist() == [0] * 4
+
+
+def test_whole_distances_are_compared_with_a_fraction():
+    assert dbscan(np.array([[0, 1], [1, 0]]), 0.9, 2).tolist() == [-1, -1]
+    assert dbscan(np.array([[0, 1], [1, 0]]), 1.1, 2).tolist() == [0, 0]

@@ -254,3 +254,15 @@ def test_fixture_neighbors(path):
     np.testing.assert_array_equal(
         k_nearest(data["features"], int(data["k1"]))[0], data["initial_rank"]
     )
+
+
+def test_the_bound_means_the_same_in_every_type(unit_rows):
+    rows = unit_rows(np.random.default_rng(0), 60, 8)
+    whole = jaccard_graph(rows, k1=8, k2=3)
+    for bound in np.unique(whole.data)[1::40]:  # exclusive, so the entry itself is left out
+        number = float(bound)
+        graphs = [
+            jaccard_graph(rows, k1=8, k2=3, max_distance=kind(number))
+            for kind in (float, np.float32, np.float64)
+        ]
+        assert {graph.nnz for graph in graphs} == {int((whole.data < bound).sum())}

@@ -123,3 +123,8 @@ def test_fixture(path):
         np.testing.assert_array_equal(result.labels, data["dbscan_labels"][e])
         if eps == float(data["centroid_eps"]):
             np.testing.assert_allclose(result.centroids, data["centroids"], atol=1e-6)
+
+
+def test_an_eps_that_float32_rounds_to_one_is_refused(unit_rows):
+    with pytest.raises(ValueError, match=r"Clustering\.eps"):
+        generate_pseudo_labels(unit_rows(np.random.default_rng(0), 8, 4), 0.99999999)

@@ -200,7 +200,7 @@ def import_in(site: Path, **environment: str) -> tuple[str, str]:
     path = os.pathsep.join([str(site), str(REPOSITORY)])
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],
-        env={**clean, "PYTHONPATH": path, **environment},
+        env={**clean, "PYTHONPATH": path, "PYTHONWARNINGS": "default", **environment},
         capture_output=True,
         text=True,
         timeout=60,

@@ -5,6 +5,7 @@ import csv
 import importlib.util
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -14,6 +15,7 @@ from PIL import Image
 
 import ppcls_ise
 from ppcls_ise.errors import ConfigError, DataError, WeightsError
+from ppcls_ise.inference.preprocessing import Preprocessing
 from ppcls_ise.metrics import evaluate_rank
 from tests.conftest import REPOSITORY, SYNTHETIC, options, run_tool
 
@@ -228,6 +230,9 @@ def test_torn_and_mixed_exports_are_refused(lite_model, tmp_path):
         ("size: [48, 96]", "size: [96, 48]"),
         ("size: [48, 96]", "resize_short: 96"),
         ("interpolation", "interpolations"),
+        ("0.485", "0.486"),
+        ("0.485", ".nan"),
+        ("0.229", "0.0"),
         ("dimension: 128", "dimension: many"),
         ("RecPreProcess:", "Other:"),
         ("inference.pdiparams:", "../inference.pdiparams:"),
@@ -247,6 +252,35 @@ def test_a_tampered_description_is_refused_and_runs_nothing(
     with pytest.raises((ConfigError, WeightsError)):
         ppcls_ise.Extractor(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_folder_alone_is_enough_for_paddleclas(lite_model):
+    """Every key that PaddleClas's predictor asks for without a default is in inference.yml."""
+    described = yaml.safe_load((lite_model / "inference.yml").read_text())
+    places = importlib.util.find_spec("paddleclas").submodule_search_locations
+    source = (Path(places[0]) / "deploy" / "utils" / "predictor.py").read_text()
+    asked = set(re.findall(r"args\.(\w+)", source)) - {"get", "inference_model_dir"}
+    assert asked and asked <= described["Global"].keys()
+    assert {"rec_inference_model_dir", "infer_imgs"} <= described["Global"].keys()
+
+
+@pytest.mark.parametrize(
+    ("op", "words"),
+    [
+        (
+            {"NormalizeImage": {"mean": [float("nan")] * 3, "std": [1.0] * 3, "order": ""}},
+            "not finite",
+        ),
+        (
+            {"NormalizeImage": {"mean": [0.0] * 3, "std": [1.0] * 3, "scale": 0.0, "order": ""}},
+            "every image",
+        ),
+    ],
+)
+def test_one_feature_for_all_images_is_refused(op, words):
+    ops = [{"ResizeImage": {"size": [8, 16]}}, op]
+    with pytest.raises(ConfigError, match=words):
+        Preprocessing(ops)
 
 
 def test_random_transforms_are_no_evaluation(lite_checkpoint, tmp_path):

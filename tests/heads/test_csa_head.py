@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
+
 import numpy as np
 import paddle
 import pytest
 
-from ppcls_ise.heads import ClusterContrastHead
+from ppcls_ise.errors import ConfigError
+from ppcls_ise.heads import ClusterContrastHead, HybridHead
 from ppcls_ise.heads.csa_head import CSAHead, halves, hardest_positives
 from ppcls_ise.layers.rows import members_by_label
-from ppcls_ise.losses import cluster_contrast_loss
+from ppcls_ise.losses import HybridContrastLoss, cluster_contrast_loss
 from ppcls_ise.losses.csa_loss import AggregationLoss, aggregation_loss
 from tests.conftest import REPOSITORY, lite_overrides
 
@@ -263,6 +266,28 @@ def test_a_run_trains_the_attention_and_evaluates_without_it(lite_set, tmp_path)
         config = get_config(path, [*overrides, *filter(None, [head])])
         results.append(UnsupervisedEngine(config, mode="eval").eval())
     assert results[0] == results[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("build", "key"),
+    [
+        (lambda: CSAHead(4, memory="other"), "Arch.Head.memory"),
+        (lambda: CSAHead(4, initialization="other"), "Arch.Head.initialization"),
+        (lambda: CSAHead(4, max_samples=0), "Arch.Head.max_samples"),
+        (lambda: CSAHead(4, num_heads=0), "Arch.Head.num_heads"),
+        (lambda: CSAHead(4, attention_dim=7), "Arch.Head.attention_dim"),
+        (lambda: CSAHead(0), "Arch.Head.num_features"),
+        (lambda: CSAHead(4, momentum=2.0), "Arch.Head.momentum"),
+        (lambda: HybridHead(version=3), "Arch.Head.version"),
+        (lambda: HybridHead(version=2, num_instances=0), "Arch.Head.num_instances"),
+        (lambda: HybridHead(temperature=0.0), "Arch.Head.temperature"),
+        (lambda: AggregationLoss(temperature=0.0), "AggregationLoss.temperature"),
+        (lambda: HybridContrastLoss(balance=2.0), "HybridContrastLoss"),
+    ],
+)
+def test_bad_values_are_errors_of_the_configuration(build, key):
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        build()
 
 
 def test_halves_of_every_label():

@@ -217,3 +217,11 @@ def test_fixture(path):
         assert result.mAP == pytest.approx(float(data["ise_mAP"]), abs=1e-9)
         direct = evaluate_rank(data["query_features"], data["gallery_features"], *labels)
         assert direct.mAP == pytest.approx(float(data["ise_mAP"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1e3, 1e5])
+def test_rows_far_from_the_origin_are_ranked_by_their_distance(offset):
+    query, gallery, *labels = problem(40, 150, seed=3, dim=16)
+    query, gallery = (np.float32(rows + np.float32(offset)) for rows in (query, gallery))
+    expected = oracle(squared_distances(query, gallery), *labels, 10, "all")
+    check(evaluate_rank(query, gallery, *labels, max_rank=10, protocol="all"), expected)

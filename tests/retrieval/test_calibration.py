@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ppcls_ise.errors import DataError
-from ppcls_ise.retrieval.calibration import Calibration, calibrate
+from ppcls_ise.retrieval.calibration import Calibration, calibrate, shown_score
 
 
 def people(count, images, noise, seed=0, dim=16):
@@ -94,3 +94,27 @@ def test_a_sentence_says_how_often_it_is_wrong():
         "people were accepted too"
     )
     assert result.verdict(0.2).endswith("1 in 4 pairs of the same person were rejected too")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda rows: np.where(np.arange(len(rows))[:, None] == 5, np.nan, rows), "row 5 .* NaN"),
+        (lambda rows: np.where(np.arange(len(rows))[:, None] == 5, np.inf, rows), "row 5 .* Inf"),
+        (lambda rows: rows[:, :0], r"\[N, D\]"),
+        (lambda rows: 3 * rows, "row 0 has length 3"),
+        (lambda rows: rows[:-1], "as many labels"),
+    ],
+)
+def test_rows_that_are_no_features_choose_no_threshold(spoil, words):
+    rows, labels = people(6, 3, noise=0.5)
+    with pytest.raises(DataError, match=words):
+        calibrate(spoil(rows), labels)
+
+
+@pytest.mark.parametrize("score", [0.99999994, 1.0, 0.9994, 0.7, 0.6999, -0.12345678, -1.0, 0.0])
+def test_more_decimals_never_read_as_more(score):
+    short, long = shown_score(score), shown_score(score, 6)
+    assert long.startswith(short) if score >= 0 else float(long) >= float(short)
+    assert np.float32(float(long)) <= np.float32(score)
+    assert abs(float(long) - score) <= 1.1e-6

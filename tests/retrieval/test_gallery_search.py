@@ -304,3 +304,16 @@ def _parts(folder, limit):
     facts, arrays = read_arrays(folder / "g")
     assert json.loads(json.dumps(facts)) == facts
     return facts, arrays
+
+
+@pytest.mark.parametrize("limit", [1000, 100])
+@pytest.mark.parametrize("queries", [1, 30])  # faiss multiplies many queries in another way
+def test_equal_scores_are_cut_in_the_order_of_the_gallery(limit, queries):
+    stored = np.concatenate([rows(60, seed=1), np.repeat(rows(1, seed=2), 140, axis=0)])
+    order = np.random.default_rng(0).permutation(len(stored))
+    gallery = GallerySearch(exact_limit=limit)
+    gallery.add(names(len(stored)), stored[order])
+    copies = [name for name, row in zip(names(len(stored)), order, strict=True) if row >= 60]
+    for result in gallery.search(np.repeat(stored[-1:], queries, axis=0), 7):
+        assert [match.path for match in result] == copies[:7]
+        assert len({match.score for match in result}) == 1

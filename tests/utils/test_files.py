@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
 import os
 
 import pytest
+from filelock import Timeout
 
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.utils import threads
-from ppcls_ise.utils.files import replacing
+from ppcls_ise.utils.files import locked, replacing, require_replaceable
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -35,3 +38,34 @@ def test_cores_are_those_of_the_container(tmp_path, monkeypatch, content, cores)
     monkeypatch.setattr(threads, "_QUOTA", quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     assert threads.core_count() == cores
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left") as error, replacing(tmp_path / "a.csv"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.filename == str(tmp_path / "a.csv")
+    with pytest.raises(OSError) as error, replacing(tmp_path / "a.csv") as scratch:
+        scratch.with_suffix(".missing").read_text()  # another file keeps its own name
+    assert error.value.filename.endswith(".missing")
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "\u00e4" * 120])
+def test_long_names_leave_room_for_the_scratch_file_and_the_lock(tmp_path, name):
+    with locked(tmp_path / name), replacing(tmp_path / name) as scratch:
+        scratch.write_text("here")
+    assert (tmp_path / name).read_text() == "here"
+
+
+def test_a_lock_is_held_by_one(tmp_path):
+    with locked(tmp_path / "a"), pytest.raises(Timeout), locked(tmp_path / "a"):
+        pass
+    with locked(tmp_path / "a"):
+        pass
+
+
+def test_places_that_cannot_be_written_are_known_before(tmp_path):
+    require_replaceable(tmp_path / "new" / "a.csv", "--csv")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "a.csv", "a\0b/c"):
+        with pytest.raises(ConfigError, match="--csv"):
+            require_replaceable(path, "--csv")

@@ -456,3 +456,25 @@ def test_a_folder_or_nothing_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "none.pdparams"):
         with pytest.raises(WeightsError, match="cannot be read"):
             read_state(path)
+
+
+def test_parameters_of_losses_are_not_of_the_network(tmp_path):
+    """PaddleClas's develop branch saves those of CenterLoss and the like beside the model's."""
+    state = {name: value.numpy() for name, value in Model().state_dict().items()}
+    centers = {"loss_func.2.centers": np.zeros((7, 4), np.float32)}
+    report = load_into(Model(), state | centers, source="w")
+    assert report.unexpected == ["loss_func.2.centers"] and len(report.loaded) == len(state)
+
+
+def test_a_file_under_the_wrong_key_names_the_right_one():
+    whole = {name: value.numpy() for name, value in Model().state_dict().items()}
+    backbone = {name: value.numpy() for name, value in Model().backbone.state_dict().items()}
+    with pytest.raises(WeightsError, match=r"name the file in Arch\.Backbone\.pretrained"):
+        load_into(Model(), backbone, source="w")
+    with pytest.raises(WeightsError, match=r"name the file in Global\.pretrained_model"):
+        load_into(Model().backbone, whole, source="w")
+
+
+def test_a_missing_file_names_its_key():
+    with pytest.raises(WeightsError, match=r"in Arch\.Backbone\.pretrained"):
+        weight_path("nowhere", key="Arch.Backbone.pretrained")

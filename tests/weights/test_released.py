@@ -17,7 +17,8 @@ import ppcls_ise
 from ppcls_ise import compat
 from ppcls_ise.errors import WeightsError
 from ppcls_ise.weights import download as download_module
-from ppcls_ise.weights.loading import load_into, read_state, weight_path
+from ppcls_ise.weights import loading
+from ppcls_ise.weights.loading import load_into, read_state, weight_path, write_state
 from ppcls_ise.weights.released import RELEASED, Released, cache_folder
 
 
@@ -192,10 +193,24 @@ def test_a_local_file_of_that_name_wins(server, published):
 
 def test_names_are_exact(server):
     Path("ISE_MS").mkdir()  # a folder is no file of weights
-    for name in ("ise_m", "ISE_m", "ISE_M ", "ISE", "ISE_M_model", "https://host/ISE_M"):
+    for name in ("ise_m", "ISE_m", "ISE_M ", "ISE", "ISE_M_model", "http://host/ISE_M"):
         with pytest.raises(WeightsError, match=r"released weights \(ISE_M, ISE_MS\)"):
             weight_path(name)
     assert not server.requests
+
+
+def test_an_address_is_downloaded_once_and_never_taken_for_another(server, monkeypatch):
+    monkeypatch.setattr(loading, "_ADDRESS", "http://")
+    one, two = ({"weight": np.full(2, value, np.float32)} for value in (1, 2))
+    for place, state in (("a", one), ("b", two), ("a", one)):
+        write_state("w.pdparams", state)
+        server.content = Path("w.pdparams").read_bytes()
+        path = weight_path(f"{server.url}/{place}/w.pdparams", key="Arch.Backbone.pretrained")
+        assert read_state(path)["weight"].tolist() == state["weight"].tolist()
+    assert len(server.requests) == 2
+    server.status = 404
+    with pytest.raises(WeightsError, match=r"give its path in Arch\.Backbone\.pretrained\.$"):
+        weight_path(f"{server.url}/c/w.pdparams", key="Arch.Backbone.pretrained")
 
 
 def test_a_file_put_into_the_cache_by_hand_is_checked_and_used(server, published):

@@ -11,7 +11,7 @@ from ppcls_ise.distributed.collectives import gather_arrays
 from ppcls_ise.engine.callback import TrainingEngine
 from ppcls_ise.engine.resume.state_files import StateFolder, published_problem, read_state_file
 from ppcls_ise.engine.resume.training_state import check_state
-from ppcls_ise.errors import WeightsError
+from ppcls_ise.errors import WeightsError, shown
 from ppcls_ise.weights.loading import read_checkpoint, read_progress
 
 LATEST = "latest"
@@ -47,6 +47,11 @@ def find_state(engine: TrainingEngine, prefix: str) -> tuple[dict[str, Any], Pat
 
 
 def _read(prefix: str) -> tuple[dict[str, Any], Path]:
+    if Path(prefix).is_dir() and (inside := _latest_inside(Path(prefix))):
+        raise WeightsError(
+            f"Global.checkpoints={shown(prefix)} is the folder of a run: name the checkpoint in "
+            f"it, Global.checkpoints={shown(inside)}"
+        )
     problem = published_problem(prefix)
     if Path(prefix).name == LATEST:
         for path in StateFolder(Path(prefix).parent / STATE_FOLDER).paths():
@@ -67,6 +72,14 @@ def _read(prefix: str) -> tuple[dict[str, Any], Path]:
     )
     parts = {key: files[key] for key in ("epoch", "model", "optimizers")}
     return {**parts, "step": None, "best": _best_metric(prefix, files)}, Path(prefix)
+
+
+def _latest_inside(folder: Path) -> Path | None:
+    """``latest`` of the run whose results are in ``folder`` or, as ``output_dir``, below it."""
+    for place in (folder, folder / "RecModel"):
+        if (place / f"{LATEST}.pdparams").is_file() or (place / STATE_FOLDER).is_dir():
+            return place / LATEST
+    return None
 
 
 def _best_metric(prefix: str, files: dict[str, Any]) -> float:

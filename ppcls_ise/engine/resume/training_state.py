@@ -20,6 +20,7 @@ from ppcls_ise.errors import DataError, WeightsError
 from ppcls_ise.weights.loading import compare
 
 _FORMAT = 1
+_NOT_OF_A_KIND = ("LR_Scheduler", "master_weights")
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:
@@ -94,6 +95,7 @@ def restore_training_state(engine: TrainingEngine, state: Mapping[str, Any]) -> 
     _set(engine.plain_model.state_dict(use_hook=False), state["model"])
     _set(engine.train_loss_func.state_dict(), state.get("loss", {}))
     for optimizer, values in zip(engine.optimizer, state["optimizers"], strict=True):
+        _require_same_kind(optimizer, values)
         optimizer.set_state_dict(_tensors(values))
     if (scaler := training_loop.loss_scaler(engine)) and state.get("scaler"):
         scaler.load_state_dict(state["scaler"])
@@ -104,6 +106,23 @@ def restore_training_state(engine: TrainingEngine, state: Mapping[str, Any]) -> 
     for callback in engine.callbacks:
         if own := state.get("callbacks", {}).get(type(callback).__name__):
             callback.restore(engine, own)
+
+
+def _require_same_kind(optimizer: Any, values: Mapping[str, Any]) -> None:
+    """Raise if ``values`` were kept by another kind of optimizer.
+
+    Raises:
+        WeightsError: Paddle would fail in the first step, or leave out what it does not know.
+    """
+    own = [getattr(optimizer, name) for name in dir(optimizer) if name.endswith("_acc_str")]
+    kept = [name for name in values if name not in _NOT_OF_A_KIND]
+    foreign = [name for name in kept if not any(f"_{kind}_" in name for kind in own)]
+    if foreign or (own and values and not kept):
+        raise WeightsError(
+            "Global.checkpoints: the optimizer's state is not of "
+            f"{type(optimizer).__name__} (it holds {', '.join(foreign[:2]) or 'nothing'}): set "
+            "Optimizer.name to the one of that run, or start anew with Global.pretrained_model"
+        )
 
 
 def non_finite(weights: Mapping[str, paddle.Tensor]) -> list[str]:

@@ -26,7 +26,7 @@ from ppcls_ise.weights.loading import read_progress
 from tests.conftest import REPOSITORY, SYNTHETIC, lite_overrides, options
 from tests.engine.resume.kills import SETTINGS
 from tests.engine.resume.kills import digest as digest_of_files
-from tests.engine.test_engine import copy_of, digest, engine_of, log_of, train
+from tests.engine.test_engine import SMALL_NET, copy_of, digest, engine_of, log_of, train
 
 METHODS = {
     "ISE": [],
@@ -455,3 +455,21 @@ def test_killed_twenty_times_the_weights_are_those_of_an_uninterrupted_run(lite_
     result = json.loads(done.stdout.splitlines()[-1])
     assert sum(result["kills"].values()) >= 20
     assert all(result["same_weights"]) and result["kills"]["random time"]
+
+
+@pytest.mark.slow
+def test_the_state_of_another_optimizer_is_refused(lite_set, tmp_path):
+    overrides = [*lite_overrides(lite_set, tmp_path / "a", Global__epochs=1), *SMALL_NET]
+    overrides.append("Global.eval_during_train=False")
+    train(overrides)
+    others = [
+        ["Optimizer.name=Momentum", "Optimizer.momentum=0.9"],
+        ["Optimizer={name: SGD, lr: {name: Constant, learning_rate: 0.01}}"],
+    ]
+    for other in others:
+        options = [*overrides, f"Global.output_dir={tmp_path / 'b'}", *other, "Global.epochs=2"]
+        train([*options, "Global.epochs=1"])  # every optimizer trains
+        with pytest.raises(WeightsError, match="Optimizer.name to the one of that run"):
+            train([*options, latest(tmp_path / "a")])
+    with pytest.raises(WeightsError, match=r"folder of a run.*latest$"):
+        train([*overrides, f"Global.checkpoints={tmp_path / 'a'}"])
