@@ -141,7 +141,7 @@ def workers(machine: Machine) -> str:
     deadline = time.monotonic() + 10.0
     while left := [pid for pid in pids if os.path.exists(f"/proc/{pid}")]:
         if time.monotonic() > deadline:
-            raise CheckFailed(f"workers {left} outlived their process: end them by `kill`")
+            raise CheckFailed(f"workers {left} outlived their process: end them")
         time.sleep(0.05)
     return f"{_WORKERS} workers delivered images and ended with their process"
 

@@ -22,7 +22,7 @@ class _Canvas(np.ndarray):
 
 
 class OnDevice:
-    """What the device does with uint8 images: `NormalizeImage`, and perhaps `RandomErasing`.
+    """What the device does with uint8 images: ``NormalizeImage``, and perhaps ``RandomErasing``.
 
     The same float32 values as PaddleClas's operators on the host: the same three operations in
     the same order, and erased rectangles drawn by its own code from the same random numbers.

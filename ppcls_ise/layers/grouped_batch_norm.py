@@ -112,7 +112,7 @@ class GroupedBatchNorm(nn.Layer):
 
     @paddle.no_grad()
     def _update_running_statistics(self, group: paddle.Tensor) -> None:
-        """Nothing here waits for the device; `paddle.var` and ``set_value`` do."""
+        """Nothing here waits for the device; ``paddle.var`` and ``set_value`` do."""
         group = group.detach()
         if group.dtype != paddle.float32:
             group = group.astype("float32")
