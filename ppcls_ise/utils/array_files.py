@@ -7,17 +7,20 @@ the array ``tree``, and in the header what kind of file it is and the SHA-256 of
 in such a file is executed, and reading takes the memory that the file takes on the disk.
 """
 
+import errno
 import hashlib
 import io
 import json
 import math
+import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ppcls_ise.errors import ReIDError, shown
@@ -28,6 +31,7 @@ _ARRAY = "array"
 _TABLE = "table"
 # A .npz may be compressed: features hardly are, names of images are to a tenth.
 _EXPANSION, _ALWAYS = 10, 1 << 20
+_OS_ERROR = re.compile(r"os error (\d+)")
 
 
 def write_tree(path: str | Path, tree: Mapping[str, Any], *, kind: str) -> None:
@@ -43,7 +47,11 @@ def write_tree(path: str | Path, tree: Mapping[str, Any], *, kind: str) -> None:
     text = json.dumps(_flatten(tree, arrays, ())).encode("ascii")
     arrays[_TREE] = np.frombuffer(text, np.uint8)
     with replacing(path) as scratch:
-        save_file(arrays, scratch, {"format": kind, "sha256": _digest(arrays)})
+        try:
+            save_file(arrays, scratch, {"format": kind, "sha256": _digest(arrays)})
+        except SafetensorError as error:  # a full disk, say
+            number = int(match[1]) if (match := _OS_ERROR.search(str(error))) else errno.EIO
+            raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def read_tree(path: str | Path, *, kind: str, error: type[ReIDError]) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trees of arrays come back bit by bit; crafted and damaged files end as errors, within bounds."""
 
+import errno
 import hashlib
 import io
 import json
 import tracemalloc
 import zipfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from ppcls_ise.errors import DataError
+from ppcls_ise.utils import array_files
 from ppcls_ise.utils.array_files import read_numpy, read_tree, write_tree
 from tests.fuzz.harness import damaged, fuzz, nothing_happens
 
@@ -39,6 +43,18 @@ def test_another_kind(tmp_path):
         read(tmp_path / "t")
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
+    @contextmanager
+    def full(path):
+        yield Path("/dev/full")
+
+    monkeypatch.setattr(array_files, "replacing", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        write_tree(tmp_path / "t", TREE, kind=KIND)
+    assert error.value.errno == errno.ENOSPC
 
 
 def crafted(path, tree: bytes, **arrays):
