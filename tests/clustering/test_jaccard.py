@@ -284,7 +284,7 @@ def test_permuting_the_images_permutes_the_graph():
 
 def test_errors_name_the_argument():
     features = clustered(20, 4, 3, seed=0)
-    with pytest.raises(ValueError, match="k1_intra.*camera_ids is missing"):
+    with pytest.raises(ValueError, match="k1_intra.*tracklet_ids are missing"):
         jaccard_graph(features, k1_intra=5)
     with pytest.raises(ValueError, match="k1 must be at least 1, got 0"):
         jaccard_graph(features, 0)
