@@ -21,6 +21,7 @@ from ppcls_ise.clustering.tracklets import (
     one_label_per_tracklet,
     tracklet_array,
 )
+from ppcls_ise.clustering.whitening import whitened
 
 _BLOCK_ROWS = 1024
 _LEAST_NORM = 1e-12
@@ -138,6 +139,7 @@ def generate_pseudo_labels(
     camera_ids: np.ndarray | None = None,
     tracklet_ids: np.ndarray | None = None,
     must_link: bool = True,
+    whiten: bool = False,
     k1_intra: int | None = None,
     k1_inter: int | None = None,
     k2_intra: int | None = None,
@@ -162,6 +164,8 @@ def generate_pseudo_labels(
         tracklet_ids: see there; rows of a tracklet in the order of time.
         must_link: with ``tracklet_ids``, every tracklet gets one label, that of most of its labeled
             frames, but for those in ``mixed_tracklets`` of the result.
+        whiten: cluster the features of :func:`ppcls_ise.clustering.whitening.whitened`; the
+            centroids stay those of ``features``. Not with ``neighbors``.
         k1_intra: see there.
         k1_inter: see there.
         k2_intra: see there.
@@ -177,9 +181,12 @@ def generate_pseudo_labels(
     """
     if not 0 <= eps < 1:
         raise ValueError(f"Clustering.eps must be a Jaccard distance in [0, 1), got {eps}")
+    if whiten and neighbors is not None:
+        raise ValueError("whiten cannot be combined with given neighbors, which are of other rows")
     matrix = as_features(features)
     seconds: dict[str, float] = {}
     recall, started = None, time.perf_counter()
+    compared = whitened(matrix) if whiten else matrix
     if approximate:
         if not (camera_ids is None and tracklet_ids is None and neighbors is None):
             raise ValueError(
@@ -187,11 +194,11 @@ def generate_pseudo_labels(
                 "neighbors (Clustering.camera_aware, Clustering.tracklet_aware) or with given "
                 "ones: set it to False"
             )
-        neighbors = k_nearest(matrix, k1, approximate=True, progress=progress)
-        recall = search_recall(matrix, neighbors[0])
+        neighbors = k_nearest(compared, k1, approximate=True, progress=progress)
+        recall = search_recall(compared, neighbors[0])
     searched = time.perf_counter() - started
     graph = jaccard_graph(
-        matrix,
+        compared,
         k1,
         k2,
         # The graph leaves its bound out, DBSCAN takes eps in.
@@ -208,6 +215,7 @@ def generate_pseudo_labels(
         seconds=seconds,
     )
     seconds["neighbors"] += searched
+    del compared
     started = time.perf_counter()
     labels = dbscan(graph, eps, min_samples)
     mixed = None
