@@ -46,6 +46,7 @@ class ReIDDataset(paddle.io.Dataset):
         images: N full paths, ascending.
         pids: int64 [N] or None.
         camids: int64 [N], 0-based, or None if cameras are unknown.
+        tracklet_ids: int64 [N], -1 = in no tracklet, or None if tracklets are unknown.
         pseudo_labels: int64 [N], -1 = not in a cluster; all -1 until somebody assigns it.
         training: whether labels are pseudo labels.
         seed, epoch: keys of the augmentation, set by ``IdentitySampler``.
@@ -79,6 +80,7 @@ class ReIDDataset(paddle.io.Dataset):
         self.images = [record.path for record in records]
         self.pids = _column([record.pid for record in records])
         self.camids = _column([record.camid for record in records])
+        self.tracklet_ids: np.ndarray | None = None
         self._pseudo_labels: np.ndarray = np.full(len(self.images), -1, dtype=np.int64)
         self.stamps = FileStamps(self.images)
         self.log_summary()
