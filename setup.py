@@ -46,7 +46,6 @@ setup(
         "easydict",
         "filelock>=3.12",
         "faiss-cpu>=1.8",
-        "filelock>=3.12",
         "matplotlib",
         "numpy>=1.23.5",
         "opencv-python-headless>=4.6",
