@@ -41,7 +41,7 @@ def whitened(features: np.ndarray, *, ridge: float = 1.0) -> np.ndarray:
     matrix = as_features(features)
     count, dim = matrix.shape
     lowest = duplicate_groups(matrix)
-    filled = matrix.any(axis=1)
+    filled = np.asarray(matrix.any(axis=1))
     number = max(np.count_nonzero(filled), 1)
     mean = (matrix[filled].sum(axis=0, dtype=np.float64) / number).astype(np.float32)
 
@@ -62,7 +62,7 @@ def whitened(features: np.ndarray, *, ridge: float = 1.0) -> np.ndarray:
     result = np.zeros_like(matrix)
 
     def transform_rows(span: tuple[int, int]) -> None:
-        own = np.arange(*span)
+        own: np.ndarray = np.arange(*span)
         own = own[filled[own] & (lowest[own] == own)]
         result[own] = unit_rows((matrix[own] - mean) @ transform)
 
