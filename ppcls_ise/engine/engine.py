@@ -24,7 +24,7 @@ from ppcls_ise.engine.feature_extraction import Features, extract, require_reada
 from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
-from ppcls_ise.engine.resume.run_folder import choose_output, require_free
+from ppcls_ise.engine.resume.run_folder import choose_output
 from ppcls_ise.engine.resume.settings import settings_of
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import ConfigError, WeightsError
@@ -415,7 +415,5 @@ def _prepare(config: Config, mode: str) -> None:
     options["output_dir"] = choose_output(options, train=mode == "train")
     require_writable(options["output_dir"], "Global.output_dir")
     folder = Path(options["output_dir"], config["Arch"]["name"])
-    if mode == "train":
-        require_free(folder, options["checkpoints"])
     if compat.output_folder_lacks_arch_name():
         options["output_dir"] = str(folder)

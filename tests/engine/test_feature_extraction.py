@@ -75,6 +75,8 @@ class Loader:
 
 
 class _Dataset:
+    on_device = None
+
     def __init__(self, images) -> None:
         self.images = list(images)
 
