@@ -199,12 +199,12 @@ def _check_arch(arch: Any) -> None:
     factory = compat.lookup("backbone", str(backbone.get("name")))
     if factory is None:
         raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
-    _known(backbone, ["name", "pretrained", *_parameters(factory)], "Arch.Backbone")
     if backbone.get("data_format", "NCHW") != "NCHW":
         raise ConfigError(
             "Arch.Backbone.data_format has to be NCHW (or left out): necks and grouped batch norm "
             f"take channels first, got {backbone['data_format']!r}"
         )
+    _known(backbone, ["name", "pretrained", *_parameters(factory)], "Arch.Backbone")
     rest = {key: value for key, value in backbone.items() if key != "pretrained"}
     _check_types(rest, factory, "Arch.Backbone")
     if compat.is_host_code(factory):

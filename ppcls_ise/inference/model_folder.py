@@ -23,6 +23,7 @@ _HEAD = """# SPDX-License-Identifier: Apache-2.0
 """
 _LARGEST_FILE = 1 << 20  # bytes; an export writes about 2,000
 _LARGEST_SIZE = 1 << 16
+_MOST_BRACKETS = 1000
 _SHOWN = 100  # characters
 _MODEL_SUFFIXES = (".json", ".pdmodel", ".pdiparams")
 # What PaddleClas's predict_rec.py asks for, started in this folder: -c inference.yml.
@@ -144,6 +145,8 @@ def _text(path: Path) -> str:
     if path.stat().st_size > _LARGEST_FILE:
         raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
     text = path.read_text(encoding="utf-8")
+    if text.count("[") + text.count("{") > _MOST_BRACKETS:  # each inner one makes parsing slower
+        raise ValueError(f"it has more than {_MOST_BRACKETS} brackets")
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
         raise ValueError("it has aliases (*), with which a few lines can stand for any amount")
     return text

@@ -33,7 +33,7 @@ def test_what_cannot_work_is_refused(override, message):
 
 
 def test_recipe_for_mixed_precision_is_accepted():
-    config = check(AMP % ("O1", "bfloat16"), "Arch.Backbone.data_format=NCHW")
+    config = check(AMP % ("O1", "bfloat16"))
     assert config["AMP"]["dtype"] == "bfloat16"
 
 

@@ -21,7 +21,7 @@ def registered():
 def test_every_config_is_known_key_by_key(path):
     config = get_config(str(path), CPU)
     height, width = config["Global"]["image_shape"][1:]
-    assert height == 2 * width  # people are upright
+    assert height == 2 * width or path.stem == "ISE_veri776_camera"  # people are upright
     for name, part in config["DataLoader"].get("Eval", {}).items():
         resize = part["dataset"]["transform_ops"][0]["ResizeImage"]
         assert resize["size"] == [width, height], name

@@ -70,7 +70,7 @@ def alone(uneven_set, tmp_path_factory) -> dict[str, np.ndarray]:
     return notes_of(1, uneven_set, tmp_path_factory.mktemp("alone"))[0]
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_processes_see_and_compute_what_one_does(alone, uneven_set, tmp_path, processes):
     ranks = notes_of(processes, uneven_set, tmp_path)
     # Up to the first step nothing depends on the number of processes: equal bytes.

@@ -89,6 +89,7 @@ def test_edited_files_are_refused(lite_model, tmp_path):
         b"a: 2001-99-99\n",
         b"x" * 2_000_000,
     ],
+    ids="aliases cycle nesting encoding empty code date size".split(),
 )
 def test_hostile_texts_are_refused(lite_model, tmp_path, text):
     shutil.copytree(lite_model, tmp_path / "m")
