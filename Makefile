@@ -51,6 +51,10 @@ test-develop: ppcls-home $(VENV)/.installed ## run all tests on the PaddleClas s
 	@export PPCLS_HOME="$$(cd "$$PPCLS_HOME" && pwd)"
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-gpu
+test-gpu: $(VENV)/.installed ## prove the installation (on a card, or on a CPU what needs none)
+	@$(VENV)/bin/python -m ppcls_ise check
+
 .PHONY: ppcls-home
 ppcls-home:
 	@if [ ! -f "$${PPCLS_HOME:-}/ppcls/engine/engine.py" ]; then

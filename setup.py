@@ -38,20 +38,21 @@ setup(
     packages=[*find_packages(include=["ppcls_ise", "ppcls_ise.*"]), "ppcls_ise.configs"],
     # Beside the package here, inside of it where it is installed.
     package_dir={"ppcls_ise.configs": "configs"},
-    package_data={"ppcls_ise.configs": ["*.yaml"]},
+    package_data={"ppcls_ise.configs": ["*.yaml"], "ppcls_ise.visualization": ["*.html"]},
     entry_points={"console_scripts": ["ppcls-ise = ppcls_ise.cli.main:main"]},
     python_requires=">=3.10",
     # What the plugin and the engines of PaddleClas (2.4.2 and develop) import, Paddle apart.
     install_requires=[
         "easydict",
-        "faiss-cpu>=1.8",
         "filelock>=3.12",
+        "faiss-cpu>=1.8",
         "matplotlib",
         "numpy>=1.23.5",
         "opencv-python-headless>=4.6",
         "pillow>=9.1",
         "PyYAML>=5.1",
         "requests",
+        "safetensors>=0.4.3",
         "scikit-learn>=1.2",
         "scipy>=1.10",
         "setuptools",  # `import paddle` imports it, and declares it only for Python 3.12

@@ -6,8 +6,7 @@
 
 ResNet-50 at 256x128; with --networks the other networks of the recipes too, the network alone.
 PaddleClas's way is its own model, computed eagerly with the one thread that Paddle sets when the
-user sets nothing. "from JPEG files" adds decoding and resizing (and, with the cache, leaves
-decoding out).
+user sets nothing. "from JPEG files" adds decoding and resizing.
 """
 
 import argparse
@@ -107,8 +106,6 @@ def end_to_end(model: paddle.nn.Layer, count: int, repeat: int) -> dict[str, flo
         (images := Path(folder) / "images").mkdir()
         write_images(images, count)
         plain = UnlabeledFolder(str(images), transform_ops=TRANSFORMS)
-        cached = UnlabeledFolder(str(images), transform_ops=TRANSFORMS)
-        cached.cache_images(str(Path(folder) / "cache"))
         static = {kind: StaticFeatures(model, kind) for kind in KINDS}
 
         def run(dataset: UnlabeledFolder, features: StaticFeatures | None) -> None:
@@ -123,7 +120,6 @@ def end_to_end(model: paddle.nn.Layer, count: int, repeat: int) -> dict[str, flo
         runs = {"PaddleClas eager": lambda: run(plain, None)}
         for kind in KINDS:
             runs[f"static {kind}"] = lambda kind=kind: run(plain, static[kind])
-            runs[f"static {kind}, cached"] = lambda kind=kind: run(cached, static[kind])
         seconds = common.alternate(runs, repeat=repeat)
     return {name: count / value for name, value in seconds.items()}
 

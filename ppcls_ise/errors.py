@@ -24,6 +24,10 @@ class DivergenceError(DataError):
     """Losses, weights or features are no longer finite."""
 
 
+class InexactSearchError(ReIDError, ValueError):
+    """A neighbor search multiplied in less than float32, so its lists may miss neighbors."""
+
+
 class ExportError(ReIDError, RuntimeError):
     """A network that Paddle cannot turn into a static graph."""
 

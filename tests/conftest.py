@@ -152,3 +152,11 @@ def lite_model(lite_checkpoint, tmp_path_factory) -> Path:
     overrides = [*lite_checkpoint, f"Global.save_inference_dir={folder}"]
     export_model(get_config(str(SYNTHETIC), overrides))
     return folder
+
+
+@pytest.fixture
+def transfers():
+    """`ppcls_ise.checks.transfers.transfers`, where a test wants to count."""
+    from ppcls_ise.checks.transfers import transfers
+
+    return transfers

@@ -42,7 +42,13 @@ def command(args: argparse.Namespace) -> str:
     started = time.perf_counter()
     features, paths = extract_files(extractor, paths, skip_unreadable=args.skip_unreadable)
     seconds = time.perf_counter() - started
-    save_features(args.out, features, paths, model=extractor.fingerprint)
+    save_features(
+        args.out,
+        features,
+        paths,
+        model=extractor.fingerprint,
+        arithmetic=extractor.arithmetic,
+    )
     report = (
         f"features of {len(paths)} images [{len(paths)}, {features.shape[1]}]: {shown(args.out)}"
     )

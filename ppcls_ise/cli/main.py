@@ -12,6 +12,7 @@ from ppcls_ise.cli.process import run
 # Command, its module in this package, and what it does. A module has `configure`, which adds its
 # arguments to a parser, and `command`, which takes what they were set to and returns what to print.
 COMMANDS = {
+    "check": ("check", "prove this installation: run this first on a new machine"),
     "train": ("train", "train without labels"),
     "eval": ("eval", "evaluate weights: mAP, mINP, CMC"),
     "export": ("export", "write a static model for inference"),

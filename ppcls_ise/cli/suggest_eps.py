@@ -8,7 +8,6 @@ are the training images of the configuration, or --features names a file of feat
 import argparse
 import json
 import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,16 +17,19 @@ import numpy as np
 
 from ppcls_ise.clustering import jaccard_graph
 from ppcls_ise.clustering.eps_range import EpsRange, eps_range
+from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.compat import Config
 from ppcls_ise.config import get_config
+from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.engine import ClusteringCallback, UnsupervisedEngine
+from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.registry import register
+from ppcls_ise.utils.array_files import read_numpy
 from ppcls_ise.utils.files import replacing, require_replaceable
 from ppcls_ise.utils.progress import progress_bar
 from ppcls_ise.visualization.pictures import eps_curves
 
-_LEAST_NORM = 1e-12
 _LEAST_STEP = 0.001
 _HEADER = f"{'eps':>6}{'clusters':>10}{'outliers':>11}{'largest':>9}{'median':>8}{'stability':>11}"
 
@@ -104,19 +106,23 @@ def suggest_eps(
         if path is not None:
             require_replaceable(path, option)
     if features_file is not None:
-        features, min_samples, options = _from_file(features_file, config)
+        features, clustering, options = _from_file(features_file, config)
     elif config is not None:
-        features, min_samples, options = _from_config(config)
+        features, clustering, options = _from_config(config)
     else:
         raise ConfigError("name a configuration (-c) or a file of features (--features)")
     with progress_bar("distances", "block") as progress:
-        graph = jaccard_graph(
-            features,
-            max_distance=float(np.nextafter(np.float32(max(eps_values)), np.float32(1))),
-            progress=lambda stage, done, total: progress(done, total),
-            **options,
+        graph = or_blocked(
+            lambda backend: jaccard_graph(
+                features,
+                backend=backend,
+                max_distance=float(np.nextafter(np.float32(max(eps_values)), np.float32(1))),
+                progress=lambda stage, done, total: progress(done, total),
+                **options,
+            ),
+            backend_of(clustering.backend),
         )
-    result = eps_range(graph, eps_values, min_samples)
+    result = eps_range(graph, eps_values, clustering.min_samples)
     if plot is not None:
         eps_curves(plot, result)
     if json_file is not None:
@@ -124,15 +130,17 @@ def suggest_eps(
     return _report(result, len(features))
 
 
-def _from_config(config: Config) -> tuple[np.ndarray, int, dict[str, Any]]:
+def _from_config(config: Config) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
     config["Global"]["eval_during_train"] = False
     engine = UnsupervisedEngine(config, mode="train")
     engine.require_weights()
     features, options = engine.clustering.graph_inputs(engine)
-    return features, engine.clustering.options.min_samples, options
+    return features, engine.clustering.options, options
 
 
-def _from_file(path: str, config: Config | None) -> tuple[np.ndarray, int, dict[str, Any]]:
+def _from_file(
+    path: str, config: Config | None
+) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
     features, camids = _read(path)
     section = {"eps": 0.5, "transform_ops": []} | (config["Clustering"] if config else {})
     callback = ClusteringCallback(**section)
@@ -142,16 +150,14 @@ def _from_file(path: str, config: Config | None) -> tuple[np.ndarray, int, dict[
             "add it, or set Clustering.camera_aware=False"
         )
     options = callback.graph_options(camids, np.arange(len(features)))
-    return features, callback.options.min_samples, options
+    return features, callback.options, options
 
 
 def _read(path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Unit rows [N, D] float32 and cameras [N] or None."""
-    try:
-        content = np.load(path, allow_pickle=False)
-        arrays = {"features": content} if isinstance(content, np.ndarray) else dict(content)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no .npz or .npy file of numbers: {error}") from error
+    arrays = read_numpy(path, error=DataError, what="is no .npz or .npy file of numbers")
+    if "" in arrays:
+        arrays = {"features": arrays[""]}
     if "features" not in arrays:
         raise DataError(f"{path} has no array features, only {', '.join(arrays) or 'nothing'}")
     features, camids = arrays["features"], arrays.get("camids")
@@ -168,8 +174,7 @@ def _read(path: str) -> tuple[np.ndarray, np.ndarray | None]:
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
         raise DataError(f"{path}: row {bad[0]} of features is not finite ({len(bad)} such rows)")
-    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), _LEAST_NORM)
-    return features, camids
+    return unit_rows(features), camids
 
 
 def _write_json(path: str | Path, result: EpsRange, count: int) -> None:

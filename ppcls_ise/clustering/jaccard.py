@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""k-reciprocal Jaccard distance as a sparse graph, plain or camera-aware."""
+"""k-reciprocal Jaccard distance as a sparse graph: plain, camera-aware or tracklet-aware."""
 
 from __future__ import annotations
 
+import functools
+import operator
 import time
 
 import numpy as np
 from scipy import sparse
 
-from ppcls_ise.clustering.camera_lists import camera_neighbors
+from ppcls_ise.clustering.group_lists import group_lists
 from ppcls_ise.clustering.membership import (
     Lists,
     expanded_neighbors,
@@ -22,8 +24,9 @@ from ppcls_ise.clustering.neighbors import Backend, search
 from ppcls_ise.clustering.overlap import jaccard_distances
 from ppcls_ise.clustering.parallel import Progress
 from ppcls_ise.clustering.row_set import as_features
+from ppcls_ise.clustering.tracklets import tracklet_array
 
-_CAMERA_DEFAULTS = {"k1_intra": 5, "k1_inter": 20, "k2_intra": 2, "k2_inter": 4}
+_GROUP_DEFAULTS = {"k1_intra": 5, "k1_inter": 20, "k2_intra": 2, "k2_inter": 4}
 
 
 def jaccard_graph(
@@ -33,6 +36,7 @@ def jaccard_graph(
     max_distance: float = 1.0,
     *,
     camera_ids: np.ndarray | None = None,
+    tracklet_ids: np.ndarray | None = None,
     k1_intra: int | None = None,
     k1_inter: int | None = None,
     k2_intra: int | None = None,
@@ -61,6 +65,11 @@ def jaccard_graph(
     over the first k2_intra and k2_inter entries of the two lists; k1 and k2 are not used.
     Deviation: lists that are too short stay short instead of being padded with far images.
 
+    With ``tracklet_ids`` the tracklet takes the place of the camera: lists within the own tracklet
+    (the frames of which are nearly equal) and across tracklets. With both, k1_intra + 1 and
+    k2_intra entries come from the own tracklet, as many from the other tracklets of the own camera,
+    and k1_inter + 1 and k2_inter from all other cameras.
+
     Beside the search (see :func:`ppcls_ise.clustering.k_nearest`) time and memory grow linearly
     with N; no N x N array is ever made.
 
@@ -70,12 +79,14 @@ def jaccard_graph(
         k2: length of the lists averaged in query expansion, cut at k1; 1 switches it off.
         max_distance: pairs with J < max_distance (as float32) are stored.
         camera_ids: [N] integers; asks for the camera-aware form.
-        k1_intra: 5 by default, with ``camera_ids`` only.
-        k1_inter: 20 by default, with ``camera_ids`` only.
-        k2_intra: 2 by default, with ``camera_ids`` only.
-        k2_inter: 4 by default, with ``camera_ids`` only.
+        tracklet_ids: [N] integers, below 0 = in no tracklet; asks for the tracklet-aware form. No
+            tracklet is in two cameras.
+        k1_intra: 5 by default, with ``camera_ids`` or ``tracklet_ids`` only, as the next three.
+        k1_inter: 20 by default.
+        k2_intra: 2 by default.
+        k2_inter: 4 by default.
         neighbors: lists found elsewhere, [N, w] indices (-1 = empty, w >= min(k1, N)) or
-            (indices, similarities [N, w]); not with ``camera_ids``.
+            (indices, similarities [N, w]); not with ``camera_ids`` or ``tracklet_ids``.
         backend: who searches, see :func:`ppcls_ise.clustering.k_nearest`.
         progress: called as progress(stage, done, total) in the stages "neighbors", "order", "ties",
             "sets", "expansion" and "jaccard".
@@ -86,8 +97,9 @@ def jaccard_graph(
         J < max_distance, J = 0 included, and the diagonal stored as 0.0.
 
     Raises:
-        ValueError: a length below 1, max_distance NaN or above 1, bad features, camera lengths
-            without camera_ids, camera_ids or neighbors of a wrong shape.
+        ValueError: a length below 1, max_distance NaN or above 1, bad features, k1_intra and the
+            like without camera_ids or tracklet_ids, ids or neighbors of a wrong shape, a tracklet
+            in two cameras.
     """
     if not max_distance <= 1.0:
         raise ValueError(
@@ -95,19 +107,15 @@ def jaccard_graph(
             f"got {max_distance}"
         )
     matrix = as_features(features)
-    camera_lengths = {
-        "k1_intra": k1_intra,
-        "k1_inter": k1_inter,
-        "k2_intra": k2_intra,
-        "k2_inter": k2_inter,
-    }
+    given = {"k1_intra": k1_intra, "k1_inter": k1_inter}
+    given |= {"k2_intra": k2_intra, "k2_inter": k2_inter}
     started = time.perf_counter()
-    if camera_ids is None:
-        given = [name for name, value in camera_lengths.items() if value is not None]
-        if given:
+    if camera_ids is None and tracklet_ids is None:
+        names = [name for name, value in given.items() if value is not None]
+        if names:
             raise ValueError(
-                f"{', '.join(given)} asks for the camera-aware Jaccard distance, but camera_ids "
-                "is missing: pass one camera number per image"
+                f"{', '.join(names)} asks for the camera-aware or tracklet-aware Jaccard distance, "
+                "but camera_ids and tracklet_ids are missing: pass one number per image"
             )
         _check_lengths({"k1": k1, "k2": k2})
         lists = _neighbor_lists(matrix, int(k1), neighbors, backend, progress)
@@ -116,24 +124,30 @@ def jaccard_graph(
         del lists
     else:
         if neighbors is not None:
-            raise ValueError("neighbors cannot be combined with camera_ids")
-        cameras = _camera_array(camera_ids, len(matrix))
+            raise ValueError("neighbors cannot be combined with camera_ids or tracklet_ids")
+        cameras = None if camera_ids is None else _camera_array(camera_ids, len(matrix))
+        tracklets = (
+            None if tracklet_ids is None else tracklet_array(tracklet_ids, len(matrix), cameras)
+        )
         length = {
-            name: _CAMERA_DEFAULTS[name] if value is None else int(value)
-            for name, value in camera_lengths.items()
+            name: _GROUP_DEFAULTS[name] if value is None else int(value)
+            for name, value in given.items()
         }
         _check_lengths(length)
-        intra, inter = camera_neighbors(
+        within, across = group_lists(
             matrix,
-            cameras,
-            max(length["k1_intra"] + 1, length["k2_intra"]),
-            max(length["k1_inter"] + 1, length["k2_inter"]),
+            (
+                max(length["k1_intra"] + 1, length["k2_intra"]),
+                max(length["k1_inter"] + 1, length["k2_inter"]),
+            ),
+            tracklets=tracklets,
+            cameras=cameras,
             backend=backend,
             progress=progress,
         )
         searched = time.perf_counter()
-        memberships = _camera_memberships(matrix, intra, inter, length, progress)
-        del intra, inter
+        memberships = _group_memberships(matrix, within, across, length, progress)
+        del within, across
     graph = jaccard_distances(memberships, max_distance, progress=progress)
     if seconds is not None:
         seconds["neighbors"] = searched - started
@@ -157,20 +171,23 @@ def _memberships(
     return query_expansion(memberships, own[:, :k2], progress=progress)
 
 
-def _camera_memberships(
+def _group_memberships(
     features: np.ndarray,
-    intra: Lists,
-    inter: Lists,
+    within: list[Lists],
+    across: list[Lists],
     length: dict[str, int],
     progress: Progress | None,
 ) -> sparse.csr_matrix:
-    """V after query expansion, from the lists within and across cameras."""
-    sets = mutual_neighbors(intra[0][:, : length["k1_intra"] + 1])
-    sets = sets + mutual_neighbors(inter[0][:, : length["k1_inter"] + 1])
+    """V after query expansion, from the lists within and across groups, which are disjoint."""
+    reciprocal = [mutual_neighbors(indices[:, : length["k1_intra"] + 1]) for indices, _ in within]
+    reciprocal += [mutual_neighbors(indices[:, : length["k1_inter"] + 1]) for indices, _ in across]
+    sets = functools.reduce(operator.add, reciprocal)
+    del reciprocal
     sets.sort_indices()
-    memberships = soft_memberships(sets, set_similarities(features, sets, [intra, inter]))
+    memberships = soft_memberships(sets, set_similarities(features, sets, [*within, *across]))
     del sets
-    averaged = [intra[0][:, : length["k2_intra"]], inter[0][:, : length["k2_inter"]]]
+    averaged = [indices[:, : length["k2_intra"]] for indices, _ in within]
+    averaged += [indices[:, : length["k2_inter"]] for indices, _ in across]
     return query_expansion(memberships, np.concatenate(averaged, axis=1), progress=progress)
 
 

@@ -15,10 +15,15 @@ from ppcls_ise.clustering.jaccard import jaccard_graph
 from ppcls_ise.clustering.membership import Lists
 from ppcls_ise.clustering.neighbors import Backend, k_nearest, search_recall
 from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
-from ppcls_ise.clustering.row_set import as_features
+from ppcls_ise.clustering.row_set import as_features, unit_rows
+from ppcls_ise.clustering.tracklets import (
+    mixed_tracklets,
+    one_label_per_tracklet,
+    tracklet_array,
+)
+from ppcls_ise.clustering.whitening import whitened
 
 _BLOCK_ROWS = 1024
-_LEAST_NORM = 1e-12
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class PseudoLabels:
         seconds: wall time per stage: "neighbors", "jaccard", "dbscan".
         recall: share of the true neighbors that an approximate search found, measured on a random
             sample; None for an exact search.
+        mixed_tracklets: ids of the tracklets that seem to show more than one person, ascending;
+            empty where no tracklets are known.
     """
 
     labels: np.ndarray
@@ -45,6 +52,7 @@ class PseudoLabels:
     median_size: float
     seconds: Mapping[str, float] = field(default_factory=dict)
     recall: float | None = None
+    mixed_tracklets: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def outlier_share(self) -> float:
@@ -59,6 +67,7 @@ class PseudoLabels:
         *,
         seconds: Mapping[str, float] | None = None,
         recall: float | None = None,
+        mixed_tracklets: np.ndarray | None = None,
     ) -> PseudoLabels:
         """Describe given labels [N] (-1 = outlier, else 0..C-1) of features [N, D]."""
         labels = np.asarray(labels, dtype=np.int64)
@@ -73,6 +82,7 @@ class PseudoLabels:
             median_size=float(np.median(sizes)) if len(sizes) else 0.0,
             seconds=dict(seconds or {}),
             recall=recall,
+            mixed_tracklets=np.array([] if mixed_tracklets is None else mixed_tracklets, np.int64),
         )
 
 
@@ -93,12 +103,14 @@ def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if labels.shape != (len(matrix),):
         raise ValueError(f"labels must have shape ({len(matrix)},), got {labels.shape}")
     clusters = int(labels.max(initial=OUTLIER)) + 1
+    if clusters > len(matrix) or labels.min(initial=OUTLIER) < OUTLIER:
+        raise ValueError(f"labels of {len(matrix)} rows are -1 .. {len(matrix) - 1}")
     sums = np.zeros((clusters, matrix.shape[1]), dtype=np.float32)
 
     def add_up(span: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         rows = np.flatnonzero(labels[slice(*span)] != OUTLIER) + span[0]
         block = matrix[rows]
-        _normalize(block)
+        unit_rows(block, out=block)
         present, place = np.unique(labels[rows], return_inverse=True)
         gather = sparse.csr_matrix(
             (np.ones(len(rows), np.float32), (place.ravel(), np.arange(len(rows)))),
@@ -109,13 +121,7 @@ def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     for present, part in ordered_map(add_up, spans(len(matrix) if clusters else 0, _BLOCK_ROWS)):
         sums[present] += part
     # The mean differs from the sum by a factor only, which normalization removes.
-    _normalize(sums)
-    return sums
-
-
-def _normalize(rows: np.ndarray) -> None:
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    rows /= np.maximum(norms, _LEAST_NORM)[:, None]
+    return unit_rows(sums, out=sums)
 
 
 def generate_pseudo_labels(
@@ -126,6 +132,9 @@ def generate_pseudo_labels(
     k2: int = 6,
     *,
     camera_ids: np.ndarray | None = None,
+    tracklet_ids: np.ndarray | None = None,
+    must_link: bool = True,
+    whiten: bool = False,
     k1_intra: int | None = None,
     k1_inter: int | None = None,
     k2_intra: int | None = None,
@@ -147,13 +156,19 @@ def generate_pseudo_labels(
         k1: see :func:`ppcls_ise.clustering.jaccard_graph`, as the arguments below.
         k2: see there.
         camera_ids: see there.
+        tracklet_ids: see there; rows of a tracklet in the order of time.
+        must_link: with ``tracklet_ids``, every tracklet gets one label, that of most of its labeled
+            frames, but for those in ``mixed_tracklets`` of the result.
+        whiten: cluster the features of :func:`ppcls_ise.clustering.whitening.whitened`; the
+            centroids stay those of ``features``. Not with ``neighbors``.
         k1_intra: see there.
         k1_inter: see there.
         k2_intra: see there.
         k2_inter: see there.
         neighbors: see there.
         backend: see :func:`ppcls_ise.clustering.k_nearest`.
-        approximate: see there; not with ``camera_ids``. The result then says its recall.
+        approximate: see there; not with ``camera_ids`` or ``tracklet_ids``. The result then says
+            its recall.
         progress: called as progress(stage, done, total).
 
     Raises:
@@ -161,25 +176,30 @@ def generate_pseudo_labels(
     """
     if not 0 <= np.float32(eps) < 1:
         raise ValueError(f"Clustering.eps must be a float32 Jaccard distance in [0, 1), got {eps}")
+    if whiten and neighbors is not None:
+        raise ValueError("whiten cannot be combined with given neighbors, which are of other rows")
     matrix = as_features(features)
     seconds: dict[str, float] = {}
     recall, started = None, time.perf_counter()
+    compared = whitened(matrix) if whiten else matrix
     if approximate:
-        if camera_ids is not None or neighbors is not None:
+        if not (camera_ids is None and tracklet_ids is None and neighbors is None):
             raise ValueError(
-                "Clustering.approximate cannot be combined with camera-aware neighbors "
-                "(Clustering.camera_aware) or with given ones: set it to False"
+                "Clustering.approximate cannot be combined with camera-aware or tracklet-aware "
+                "neighbors (Clustering.camera_aware, Clustering.tracklet_aware) or with given "
+                "ones: set it to False"
             )
-        neighbors = k_nearest(matrix, k1, approximate=True, progress=progress)
-        recall = search_recall(matrix, neighbors[0])
+        neighbors = k_nearest(compared, k1, approximate=True, progress=progress)
+        recall = search_recall(compared, neighbors[0])
     searched = time.perf_counter() - started
     graph = jaccard_graph(
-        matrix,
+        compared,
         k1,
         k2,
         # The graph leaves its bound out, DBSCAN takes eps in.
         float(np.nextafter(np.float32(eps), np.float32(np.inf))),
         camera_ids=camera_ids,
+        tracklet_ids=tracklet_ids,
         k1_intra=k1_intra,
         k1_inter=k1_inter,
         k2_intra=k2_intra,
@@ -190,7 +210,17 @@ def generate_pseudo_labels(
         seconds=seconds,
     )
     seconds["neighbors"] += searched
+    del compared
     started = time.perf_counter()
     labels = dbscan(graph, eps, min_samples)
+    mixed = None
+    if tracklet_ids is not None:
+        tracklets = tracklet_array(tracklet_ids, len(matrix))
+        free = mixed_tracklets(matrix, tracklets)
+        mixed = np.unique(np.asarray(tracklet_ids)[np.isin(tracklets, free)])
+        if must_link:
+            labels = one_label_per_tracklet(labels, tracklets, free)
     seconds["dbscan"] = time.perf_counter() - started
-    return PseudoLabels.from_labels(matrix, labels, seconds=seconds, recall=recall)
+    return PseudoLabels.from_labels(
+        matrix, labels, seconds=seconds, recall=recall, mixed_tracklets=mixed
+    )

@@ -24,9 +24,11 @@ def as_features(features: np.ndarray, *, name: str = "features") -> np.ndarray:
     return array
 
 
-def unit_rows(values: np.ndarray) -> np.ndarray:
-    """``N(v) = v / max(|v|, 1e-12)`` of each row of [N, D], a copy; a zero row stays zero."""
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+def unit_rows(values: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    """``N(v) = v / max(|v|, 1e-12)`` of each row of [N, D], a copy unless ``out`` is given; a zero
+    row stays zero."""
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.divide(values, np.maximum(norms, 1e-12), out=out)
 
 
 def row_norms(features: np.ndarray, *, name: str = "features") -> np.ndarray:

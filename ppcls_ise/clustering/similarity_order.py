@@ -7,6 +7,7 @@ import numpy as np
 
 from ppcls_ise.clustering.parallel import Progress, map_rows, spans
 from ppcls_ise.clustering.row_set import RowSet, inner_products
+from ppcls_ise.errors import InexactSearchError
 
 # Rounding errors of a sum of D products behave like a random walk: |error| stays below
 # 4·sqrt(D)·u·|x|·|y| (Higham and Mary 2019, "A new approach to probabilistic rounding error
@@ -72,7 +73,8 @@ def order_candidates(
         entries), each row in order.
 
     Raises:
-        ValueError: a value is not the float32 product of its rows (TF32 or half precision).
+        InexactSearchError: (a ValueError) a value is not the float32 product of its rows (TF32 or
+            half precision).
     """
     count, width = indices.shape
     out_indices = np.empty((count, k), dtype=np.int64)
@@ -142,7 +144,7 @@ def _order_block(
         wrong = (np.abs(value - exact) > 2 * scale * largest) & ~unsure[:, None]
     if wrong.any():
         line, column = np.argwhere(wrong)[0]
-        raise ValueError(
+        raise InexactSearchError(
             f"the search backend returned {exact[line, column]:.9g} as the inner product of two "
             f"rows, but float32 gives {value[line, column]:.9g}: it multiplies in reduced "
             "precision (TF32 or half), so its lists are not exact. Set NVIDIA_TF32_OVERRIDE=0, or "

@@ -8,6 +8,7 @@ from ppcls_ise.compat.paddleclas import (
     attribute_dict,
     build_transforms,
     building,
+    copy_of,
     describe,
     engine_class,
     environment_problem,
@@ -20,6 +21,7 @@ from ppcls_ise.compat.paddleclas import (
     ppcls_folder,
     precision,
     profiler_problem,
+    say_log_errors_once,
     version,
     weights_home,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "attribute_dict",
     "build_transforms",
     "building",
+    "copy_of",
     "describe",
     "engine_class",
     "environment_problem",
@@ -46,6 +49,7 @@ __all__ = [
     "ppcls_folder",
     "precision",
     "profiler_problem",
+    "say_log_errors_once",
     "version",
     "weights_home",
 ]

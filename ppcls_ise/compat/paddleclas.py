@@ -130,7 +130,12 @@ def load(name: str = "ppcls") -> ModuleType:
         assert spec is not None and spec.loader is not None
         package = importlib.util.module_from_spec(spec)
         sys.modules["ppcls"] = package
-        spec.loader.exec_module(package)
+        try:
+            spec.loader.exec_module(package)
+        except BaseException:  # the next attempt shall not find a half
+            for module in [m for m in sys.modules if m.partition(".")[0] == "ppcls"]:
+                del sys.modules[module]
+            raise
     return importlib.import_module(name)
 
 
@@ -211,6 +216,21 @@ def is_host_code(thing: Any) -> bool:
     return str(thing.__module__).startswith("ppcls.")
 
 
+def say_log_errors_once() -> None:
+    """Have a log file that cannot be written (disk full) said in one line, not in a traceback per
+    record; for the handlers that the engine has set up."""
+    for handler in logger().handlers:
+        handler.handleError = functools.partial(_say_once, handler)  # type: ignore[method-assign]
+
+
+def _say_once(handler: logging.Handler, record: logging.LogRecord) -> None:
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
+    place = getattr(handler, "baseFilename", "the log")
+    sys.stderr.write(
+        f"{place} cannot be written, and lines are missing there: {sys.exc_info()[1]}\n"
+    )
+
+
 def build_transforms(transform_ops: list[dict[str, Any]]) -> list[Callable[[Any], Any]]:
     """Build the operators of a YAML ``transform_ops`` list, PaddleClas's own and the plugin's."""
     return load("ppcls.data").create_operators(transform_ops)
@@ -227,6 +247,13 @@ def attribute_dict(values: dict[str, Any]) -> Config:
     return load("ppcls.utils.config").AttrDict(
         {k: attribute_dict(v) if isinstance(v, dict) else v for k, v in values.items()}
     )
+
+
+def copy_of(config: Any) -> Any:
+    """A copy of a whole config (``copy.deepcopy`` would make plain dictionaries of it)."""
+    if isinstance(config, dict):
+        return load("ppcls.utils.config").AttrDict({k: copy_of(v) for k, v in config.items()})
+    return [copy_of(item) for item in config] if isinstance(config, list) else config
 
 
 def precision(engine: Any, *, is_eval: bool) -> AbstractContextManager[Any]:

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """PaddleClas's training loop: batches, losses and checkpoints pass through here."""
 
+import functools
+import importlib
 import inspect
 import logging
+import multiprocessing
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from ppcls_ise.compat import InputPipelineFailure, load, logger
+
+LATE_SECONDS = 60.0  # without a batch, after which that is said
 
 
 def loss_logging_is_broken() -> bool:
@@ -69,6 +75,46 @@ def repair_sgd() -> None:
         module.inspect = SimpleNamespace(**{**vars(inspect), "getargspec": inspect.getfullargspec})
 
 
+def _said_when_late() -> threading.Timer:
+    """A started timer that says what may be wrong; to be canceled when the batch is there."""
+
+    def say() -> None:
+        stopped = [str(p.pid) for p in multiprocessing.active_children() if _is_stopped(p.pid)]
+        reason = (
+            f"loader workers are stopped (`kill -CONT {' '.join(stopped)}` lets them go on)"
+            if stopped
+            else "the disk does not answer, the memory is used up, or the images are very slow to "
+            "read (DataLoader.*.loader.num_workers reads more at a time)"
+        )
+        logger().warning(f"no batch of images for {LATE_SECONDS:g} s: {reason}. Still waiting")
+
+    timer = threading.Timer(LATE_SECONDS, say)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _is_stopped(process: int | None) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
+
+
+def batches_of(loader: Any) -> Iterator[Any]:
+    """The batches of ``loader``, with a word in the log where one takes very long."""
+    batches = iter(loader)
+    while True:
+        timer = _said_when_late()
+        try:
+            batch = next(batches, None)
+        finally:
+            timer.cancel()
+        if batch is None:
+            return
+        yield batch
+
+
 class _FromHook(BaseException):
     """Carries an error of `watched_batches`' hook past develop's ``except Exception``."""
 
@@ -105,10 +151,13 @@ class _Batches:
         if self._step == len(self):
             raise StopIteration
         self._step += 1
+        timer = _said_when_late()
         try:
             return next(self._batches)
         except Exception as error:
             raise InputPipelineFailure(str(error)) from error
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Have the loader end its workers, which it does when asked for a batch too many."""
@@ -193,6 +242,20 @@ def checkpointing(
 
 def _drop_saved_message(record: logging.LogRecord) -> bool:
     return "Already save model in" not in record.getMessage()
+
+
+@contextmanager
+def mixed_precision_in(dtype: str | None) -> Iterator[None]:
+    """While in it, PaddleClas computes mixed precision in ``dtype``: its own code names none, which
+    means float16. None: as ever."""
+    amp = importlib.import_module("paddle").amp
+    auto_cast = amp.auto_cast
+    if dtype is not None:
+        amp.auto_cast = functools.partial(auto_cast, dtype=dtype)
+    try:
+        yield
+    finally:
+        amp.auto_cast = auto_cast
 
 
 def loss_scaler(engine: Any) -> Any:

@@ -25,7 +25,8 @@ from ppcls_ise.utils.components import components
 # What the plugin adds to PaddleClas's keys.
 _GLOBAL = [
     *keys.GLOBAL,
-    *"imports image_root image_cache feature_precision save_step_interval keep_checkpoints".split(),
+    *"imports image_root feature_precision normalize_on_device".split(),
+    *"save_step_interval keep_checkpoints allow_changes".split(),
 ]
 _ARCH = [*keys.ARCH, "bn_group_size"]
 _KINDS = {
@@ -38,7 +39,7 @@ _KINDS = {
 }
 _HARMLESS = re.compile(r"[\w ./+-]*", re.ASCII)
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
-_PATHS = "output_dir image_root image_cache pretrained_model checkpoints save_inference_dir".split()
+_PATHS = "output_dir image_root pretrained_model checkpoints save_inference_dir".split()
 # Sections that are built, by what the configuration is for; the others may say what they like.
 _BUILT = {
     "train": ("DataLoader.Train", "DataLoader.Eval", "Loss", "Metric", "Optimizer"),
@@ -49,25 +50,34 @@ _BUILT = {
 _FILLED_IN = "learning_rate epochs step_each_epoch dataset image_root cls_label_path".split()
 
 
-def check_config(config: Config, *, mode: str = "train") -> None:
+def check_config(config: Config, *, mode: str = "train") -> Config:
     """Make sure that something reads every key, and that the plugin can work with the rest.
 
     Args:
-        config: changed in place where PaddleClas would misread it.
+        config: stays as it is.
         mode: ``train``, ``eval`` or ``export``: sections that it does not build are not looked at.
+
+    Returns:
+        A copy with the defaults filled in.
 
     Raises:
         ConfigError: names the key and the nearest known one, or what has to be changed.
     """
     built = _BUILT[mode]
+    config = compat.copy_of(config)
     _known(config, [*keys.SECTIONS, "Clustering"], "")
     for section in ("Global", "Arch"):
         if not isinstance(config.get(section), dict):
             raise ConfigError(f"the config has no section {section}")
     if not config["Arch"].get("Neck") and _compares_backbone(config["Global"]):
         del config["Global"]["retrieval_feature_from"]  # which is so without a neck
+    if config["Global"].pop("image_cache", None):
+        compat.logger().warning(
+            "Global.image_cache is not read any more (a run with it was hardly faster) and will be "
+            "refused by the next version: leave it out, and delete its folder"
+        )
     _known(config["Global"], _GLOBAL, "Global")
-    _known(config.get("AMP") or {}, keys.AMP, "AMP")
+    _check_amp(config.get("AMP") or {})
     _check_global(config["Global"])
     _check_arch(config["Arch"])
     if (options := config.get("profiler_options")) and (
@@ -102,6 +112,7 @@ def check_config(config: Config, *, mode: str = "train") -> None:
     _known(clustering, _parameters(ClusteringOptions), "Clustering")
     _check_types(clustering, ClusteringOptions, "Clustering")
     _check_transforms(clustering.get("transform_ops"), "Clustering")
+    return config
 
 
 def _compares_backbone(options: Any) -> bool:
@@ -118,6 +129,7 @@ def _check_global(options: Any) -> None:
         "use_visualdl": False,
         "eval_during_train": False,
         "eval_interval": 1,
+        "allow_changes": False,
         "save_step_interval": 0,
         "keep_checkpoints": 2,
         "eval_mode": "retrieval",
@@ -140,7 +152,8 @@ def _check_global(options: Any) -> None:
     seed = options.get("seed")
     if seed is not None and (type(seed) is not int or not 0 <= seed < 1 << 32):
         raise ConfigError(f"Global.seed has to be a whole number in 0 .. 2^32 - 1, got {seed!r}")
-    for key in ("eval_during_train", "use_visualdl"):
+    options.setdefault("normalize_on_device", False)
+    for key in ("eval_during_train", "use_visualdl", "normalize_on_device", "allow_changes"):
         if not isinstance(options[key], bool):
             raise ConfigError(f"Global.{key} has to be True or False, got {options[key]!r}")
     shape = options.get("image_shape", [3, 1, 1])
@@ -175,6 +188,18 @@ def _check_precision(options: Any) -> None:
         raise ConfigError(f"Global.feature_precision: {problem}")
 
 
+def _check_amp(options: Any) -> None:
+    _known(options, [*keys.AMP, "dtype"], "AMP")
+    dtype, level = options.get("dtype", "float16"), str(options.get("level", "O1")).upper()
+    if dtype not in ("float16", "bfloat16") or level not in ("O1", "O2"):
+        raise ConfigError(
+            "AMP.dtype has to be float16 or bfloat16 and AMP.level O1 or O2, got "
+            f"{dtype!r} and {level!r}"
+        )
+    if dtype == "bfloat16" and level == "O2":
+        raise ConfigError("AMP.dtype=bfloat16 needs AMP.level=O1: PaddleClas's O2 is float16")
+
+
 def _check_arch(arch: Any) -> None:
     _known(arch, _ARCH, "Arch")
     if arch.get("name") != "RecModel":
@@ -191,6 +216,11 @@ def _check_arch(arch: Any) -> None:
     if factory is None:
         raise ConfigError(f"Arch.Backbone.name: PaddleClas knows no {backbone.get('name')!r}")
     _known(backbone, ["name", "pretrained", *_parameters(factory)], "Arch.Backbone")
+    if backbone.get("data_format", "NCHW") != "NCHW":
+        raise ConfigError(
+            "Arch.Backbone.data_format has to be NCHW (or left out): necks and grouped batch norm "
+            f"take channels first, got {backbone['data_format']!r}"
+        )
     rest = {key: value for key, value in backbone.items() if key != "pretrained"}
     _check_types(rest, factory, "Arch.Backbone")
     if compat.is_host_code(factory):

@@ -72,7 +72,7 @@ def get_config(
     config["profiler_options"] = profiler_options
     registry.import_modules(_imports(config))
     try:
-        check_config(config, mode=mode)
+        config = check_config(config, mode=mode)
     except ConfigError as error:
         for changed_place, option in changed.items():
             if changed_place in str(error):

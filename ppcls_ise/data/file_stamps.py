@@ -18,6 +18,14 @@ class FileStamps:
     def __init__(self, paths: Sequence[str]) -> None:
         self._stamps = {path: _stamp(path) for path in paths}
 
+    def sizes(self) -> list[int | None]:
+        """Bytes of each file; None where it was missing."""
+        return [stamp and stamp[0] for stamp in self._stamps.values()]
+
+    def times(self) -> list[int | None]:
+        """When each was changed last, in ns; None where it was missing."""
+        return [stamp and stamp[1] for stamp in self._stamps.values()]
+
     def changes(self) -> list[tuple[str, str]]:
         """(path, "was removed", "was added" or "was changed") of every file that is another."""
         found = []

@@ -10,8 +10,8 @@ import paddle
 
 from ppcls_ise import compat
 from ppcls_ise.data.file_stamps import FileStamps
-from ppcls_ise.data.image_cache import ImageCache, can_cache
 from ppcls_ise.data.images import ImageReadError, check_image_header, read_image
+from ppcls_ise.data.on_device import OnDevice
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError, DataError, shown
 
@@ -46,9 +46,11 @@ class ReIDDataset(paddle.io.Dataset):
         images: N full paths, ascending.
         pids: int64 [N] or None.
         camids: int64 [N], 0-based, or None if cameras are unknown.
+        tracklet_ids: int64 [N], -1 = in no tracklet, or None if tracklets are unknown.
         pseudo_labels: int64 [N], -1 = not in a cluster; all -1 until somebody assigns it.
         training: whether labels are pseudo labels.
         seed, epoch: keys of the augmentation, set by ``IdentitySampler``.
+        stamps: sizes and times of the files as they were when the data set was made.
 
     Raises:
         ConfigError, DataError: nothing usable was found; the message says what to change.
@@ -71,14 +73,16 @@ class ReIDDataset(paddle.io.Dataset):
         self.training = cls_label_path == TRAINING_SPLIT
         self.seed = 0
         self.epoch = 0
-        self._cache_folder: str | None = None
+        self._uint8 = False
+        self.on_device: OnDevice | None = None
         self._labels_hidden = False
         records = sorted(self.find_records(), key=lambda record: record.path)
         self.images = [record.path for record in records]
         self.pids = _column([record.pid for record in records])
         self.camids = _column([record.camid for record in records])
+        self.tracklet_ids: np.ndarray | None = None
         self._pseudo_labels: np.ndarray = np.full(len(self.images), -1, dtype=np.int64)
-        self._stamps = FileStamps(self.images)
+        self.stamps = FileStamps(self.images)
         self.log_summary()
         self._set_transforms(transform_ops)
 
@@ -110,10 +114,14 @@ class ReIDDataset(paddle.io.Dataset):
         other._labels_hidden = True
         return other
 
-    def cache_images(self, folder: str) -> None:
-        """Read decoded and resized images from a cache (`ImageCache`) in ``folder``, here and in
-        views made later, wherever ``transform_ops`` begin with a resize to one size."""
-        self._cache_folder = folder
+    def normalize_on_device(self) -> None:
+        """Deliver uint8 images, here and in views made later; ``on_device`` makes of a batch of
+        them what ``transform_ops`` say. Training labels end with the rectangle to be erased.
+
+        Raises:
+            ConfigError: ``transform_ops`` do not end with what a device does; see `OnDevice`.
+        """
+        self._uint8 = True
         self._set_transforms(self._transform_ops)
 
     def read_error(self, index: int) -> ImageReadError | None:
@@ -145,14 +153,23 @@ class ReIDDataset(paddle.io.Dataset):
         Raises:
             DataError: names files that were removed, changed or added in a place of the list.
         """
-        if changes := self._stamps.changes():
+        if changes := self.stamps.changes():
             shown_changes = "; ".join(f"{shown(path)} {word}" for path, word in changes[:_SHOWN])
             raise DataError(
                 f"{len(changes)} of {len(self)} images are not what they were when the run began: "
                 f"{shown_changes}{'; …' if len(changes) > _SHOWN else ''}. Keep them as they "
                 "are during a run, and start again or resume (Global.checkpoints)"
             )
-        new = sorted({record.path for record in self.find_records()} - set(self.images))
+        try:
+            found = {record.path for record in self.find_records()}
+        except DataError as error:  # of a file that is not in the list
+            logger.warning(
+                "something was added after the run began that the next start will not accept; "
+                "this run goes on without it: %s",
+                error,
+            )
+            return
+        new = sorted(found - set(self.images))
         if new:
             logger.warning(
                 "%d images were added after the run began and are left out until the next start: "
@@ -174,8 +191,9 @@ class ReIDDataset(paddle.io.Dataset):
                 depends neither on the worker nor on the rank; without one nothing is seeded.
 
         Returns:
-            Image float32 [3, H, W]; int64 [3] = (label, index, readable); camera, or -1 if
-            unknown. An unreadable image is never replaced by another one: asked for by index it
+            Image float32 [3, H, W] (uint8 after `normalize_on_device`); int64 [3] = (label, index,
+            readable), and then perhaps a rectangle; camera, or -1 if unknown. An unreadable image
+            is never replaced by another one: asked for by index it
             is all zeros with readable = 0.
 
         Raises:
@@ -183,20 +201,25 @@ class ReIDDataset(paddle.io.Dataset):
         """
         index, draw = item if isinstance(item, tuple) else (item, None)
         readable = 1
+        rectangle = np.empty(0, np.int64)
         try:
-            pixels, ops = self._read(index)
+            pixels = read_image(self.images[index])
             if draw is None:
-                image = self._transform(pixels, ops)
+                image = self._transform(pixels)
+                rectangle = self._rectangle(image)
             else:
                 with seeded_generators(self.seed, self.epoch, draw):
-                    image = self._transform(pixels, ops)
+                    image = self._transform(pixels)
+                    rectangle = self._rectangle(image)
         except ImageReadError:
             if draw is not None:
                 raise
             readable = 0
-            image = self._blank()
+            image = self.blank()
+            rectangle = np.zeros_like(self._rectangle(image))
         camera = np.int64(-1 if self.camids is None else self.camids[index])
-        return image, np.array([self._label(index), index, readable], dtype=np.int64), camera
+        label = np.array([self._label(index), index, readable], dtype=np.int64)
+        return image, np.concatenate([label, rectangle]), camera
 
     def _label(self, index: int) -> int:
         labels = self._pseudo_labels if self.training else self.pids
@@ -205,19 +228,11 @@ class ReIDDataset(paddle.io.Dataset):
     def _set_transforms(self, transform_ops: list[dict[str, Any]] | None) -> None:
         self._transform_ops = transform_ops
         self._ops: Sequence[Any] = compat.build_transforms(transform_ops) if transform_ops else []
-        self._cache: ImageCache | None = None
-        if self._cache_folder and transform_ops and can_cache(transform_ops[0]):
-            resize = transform_ops[0]["ResizeImage"]
-            self._cache = ImageCache(self._cache_folder, self.images, resize, self._ops[0])
+        self.on_device = OnDevice(self._ops) if self._uint8 else None
+        self._ops = self.on_device.host_ops if self.on_device else self._ops
 
-    def _read(self, index: int) -> tuple[np.ndarray, Sequence]:
-        """An image, and the operators that it still has to go through."""
-        if self._cache is not None and (pixels := self._cache.get(index)) is not None:
-            return pixels, self._ops[1:]
-        return read_image(self.images[index]), self._ops
-
-    def _transform(self, pixels: np.ndarray, ops: Sequence) -> np.ndarray:
-        for op in ops:
+    def _transform(self, pixels: np.ndarray) -> np.ndarray:
+        for op in self._ops:
             pixels = op(pixels)
         pixels = np.asarray(pixels)
         if pixels.ndim != 3 or pixels.shape[-1] != 3:
@@ -225,14 +240,25 @@ class ReIDDataset(paddle.io.Dataset):
                 f"transform_ops must give [H, W, 3], got {list(pixels.shape)}; leave out "
                 "ToCHWImage and ToTensor, the data set moves the channels itself"
             )
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+        if self._uint8 and pixels.dtype != np.uint8:
+            raise ConfigError(
+                "Global.normalize_on_device needs transform_ops that give uint8 before "
+                f"NormalizeImage, got {pixels.dtype}"
+            )
+        dtype = np.uint8 if self._uint8 else np.float32
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=dtype)
 
-    def _blank(self) -> np.ndarray:
+    def _rectangle(self, image: np.ndarray) -> np.ndarray:
+        """What the device is to erase of ``image`` [3, H, W]; empty if it erases nothing ever."""
+        if self.on_device is None or not self.on_device.erases:
+            return np.empty(0, np.int64)
+        return self.on_device.rectangle(*image.shape[1:])
+
+    def blank(self) -> np.ndarray:
+        """Zeros of the shape and type of an image of this data set; opens no file."""
         # The shape that the transforms give is that of a transformed black image.
         with seeded_generators(0):
-            return np.zeros_like(
-                self._transform(np.zeros((256, 128, 3), dtype=np.uint8), self._ops)
-            )
+            return np.zeros_like(self._transform(np.zeros((256, 128, 3), dtype=np.uint8)))
 
 
 def _column(values: list[int | None]) -> np.ndarray | None:

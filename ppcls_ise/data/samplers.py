@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of P clusters with n images each, preferably seen by different cameras."""
+"""Batches of P clusters with n images each, preferably of different cameras or tracklets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 
 from ppcls_ise import compat
+from ppcls_ise.clustering.tracklets import tracklet_array
 from ppcls_ise.data.reid_dataset import ReIDDataset
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.utils.components import register
@@ -18,46 +19,48 @@ logger = compat.logger()
 
 @dataclass(frozen=True)
 class IdentityTable:
-    """The M clustered images, grouped by cluster and, inside a cluster, by camera.
+    """The M clustered images, grouped by cluster and, inside a cluster, by camera and tracklet.
 
     Clusters are numbered in order of first appearance. All arrays are int64.
 
     Attributes:
         positions: [M] index in the data set.
         starts, counts: [C] where a cluster begins in ``positions``, and its number of images.
-        camera_begin, camera_end: [M] the stretch of the image's own camera, relative to the
-            start of its cluster.
+        near_begin, near_end: [M] the stretch of the images that are not drawn beside this one as
+            long as there are others: those of its own camera, or of its own tracklet where the
+            cluster has one camera only; relative to the start of the cluster.
     """
 
     positions: np.ndarray
     starts: np.ndarray
     counts: np.ndarray
-    camera_begin: np.ndarray
-    camera_end: np.ndarray
+    near_begin: np.ndarray
+    near_end: np.ndarray
 
     @classmethod
-    def build(cls, labels: np.ndarray, camids: np.ndarray | None) -> "IdentityTable":
-        """Group images by label [N]; labels below 0 are left out, ``camids`` [N] may be None."""
+    def build(
+        cls, labels: np.ndarray, camids: np.ndarray | None, tracklets: np.ndarray | None = None
+    ) -> "IdentityTable":
+        """Group images by label [N]; labels below 0 are left out, ``camids`` and ``tracklets`` [N]
+        may be None."""
         positions = np.flatnonzero(labels >= 0)
         _, first, group = np.unique(labels[positions], return_index=True, return_inverse=True)
         group = np.argsort(np.argsort(first))[group]
-        cameras = np.zeros_like(positions) if camids is None else camids[positions]
-        order = np.lexsort((cameras, group))
-        group, cameras = group[order], cameras[order]
+        unknown = np.zeros_like(positions)
+        cameras = unknown if camids is None else camids[positions]
+        runs = unknown
+        if tracklets is not None:
+            runs = tracklet_array(tracklets, len(labels))[positions]
+        order = np.lexsort((runs, cameras, group))
+        group, cameras, runs = group[order], cameras[order], runs[order]
         counts = np.bincount(group, minlength=len(first))
         starts = np.cumsum(counts) - counts
-        edge = np.ones(len(group), dtype=bool)
-        edge[1:] = (group[1:] != group[:-1]) | (cameras[1:] != cameras[:-1])
-        begins = np.flatnonzero(edge)
-        ends = np.append(begins[1:], len(group))
-        stretch = np.cumsum(edge) - 1
-        return cls(
-            positions[order],
-            starts,
-            counts,
-            begins[stretch] - starts[group],
-            ends[stretch] - starts[group],
-        )
+        begin, end = _stretches(group, cameras)
+        if tracklets is not None:
+            one_camera = (end - begin == counts[group])[:, None]
+            finer = np.column_stack(_stretches(group, cameras, runs))
+            begin, end = np.where(one_camera, finer, np.column_stack([begin, end])).T
+        return cls(positions[order], starts, counts, begin - starts[group], end - starts[group])
 
     def draw_blocks(
         self, clusters: np.ndarray, num_instances: int, rng: np.random.Generator
@@ -65,8 +68,9 @@ class IdentityTable:
         """Draw one block of images for each of K clusters.
 
         The anchor is uniform over the cluster. The others come from the images of other cameras,
-        or, if there are none, from all images but the anchor: without replacement iff the pool
-        holds at least ``num_instances`` images. A one-image cluster repeats its image.
+        or, if there are none, of other tracklets, or else from all images but the anchor: without
+        replacement iff the pool holds at least ``num_instances`` images. A one-image cluster
+        repeats its image.
 
         Args:
             clusters: int [K], numbers of clusters; may repeat.
@@ -78,10 +82,10 @@ class IdentityTable:
         """
         start, size = self.starts[clusters], self.counts[clusters]
         anchor = rng.integers(0, size)
-        begin, end = self.camera_begin[start + anchor], self.camera_end[start + anchor]
-        one_camera = end - begin == size
-        begin = np.where(one_camera, anchor, begin)
-        end = np.where(one_camera, anchor + 1, end)
+        begin, end = self.near_begin[start + anchor], self.near_end[start + anchor]
+        alone = end - begin == size
+        begin = np.where(alone, anchor, begin)
+        end = np.where(alone, anchor + 1, end)
         pool = size - (end - begin)
 
         # Draw numbers of the pool, then step over the stretch [begin, end) that is not in it.
@@ -93,6 +97,15 @@ class IdentityTable:
         others += np.where(others >= begin[:, None], (end - begin)[:, None], 0)
         others = np.where(pool[:, None] == 0, anchor[:, None], others)
         return self.positions[start[:, None] + np.column_stack([anchor, others])]
+
+
+def _stretches(*keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the run of rows with equal keys [M] begins and ends, for every row of sorted keys."""
+    edge = np.ones(len(keys[0]), dtype=bool)
+    edge[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    begins = np.flatnonzero(edge)
+    run = np.cumsum(edge) - 1
+    return begins[run], np.append(begins[1:], len(edge))[run]
 
 
 def _draw_distinct(sizes: np.ndarray, amount: int, rng: np.random.Generator) -> np.ndarray:
@@ -133,10 +146,12 @@ class IdentitySampler(paddle.io.BatchSampler):
         dataset: the training set; its ``seed`` and ``epoch`` are kept up to date here.
         batch_size: rows per process, as everywhere in PaddleClas.
         num_instances: n, rows per cluster.
-        iters: batches per epoch, whatever the number of clusters. With no cluster there is none.
+        iters: batches per epoch, whatever the number of clusters. Without clusters it
+            raises.
         seed: key of all random choices, of the augmentation too.
-        camera_aware: False, or a data set without cameras: the other images of a block come from
-            the whole cluster.
+        camera_aware: False, or a data set without cameras: cameras play no part in what is drawn
+            beside an anchor.
+        tracklet_aware: the same for tracklets.
         world_size, rank: of this process; taken from ``paddle.distributed`` if None.
 
     Yields:
@@ -154,6 +169,7 @@ class IdentitySampler(paddle.io.BatchSampler):
         iters: int = 400,
         seed: int = 1,
         camera_aware: bool = True,
+        tracklet_aware: bool = True,
         world_size: int | None = None,
         rank: int | None = None,
     ) -> None:
@@ -179,6 +195,7 @@ class IdentitySampler(paddle.io.BatchSampler):
         self.iters = iters
         self.seed = seed
         self.camera_aware = camera_aware
+        self.tracklet_aware = tracklet_aware
         self.shuffle = True
         self.drop_last = True
         self.world_size = paddle.distributed.get_world_size() if world_size is None else world_size
@@ -201,8 +218,15 @@ class IdentitySampler(paddle.io.BatchSampler):
         return self.iters
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        if not (self.dataset.pseudo_labels >= 0).any():  # here: in a loader's thread it would hang
+            raise ConfigError(
+                "IdentitySampler draws from pseudo-labels, and there are none. They are made by "
+                "this plugin's engine: train with tools/train.py or `ppcls-ise train`, not with "
+                "PaddleClas's own tools"
+            )
         camids = self.dataset.camids if self.camera_aware else None
-        return self._batches(IdentityTable.build(self.dataset.pseudo_labels, camids))
+        tracklets = self.dataset.tracklet_ids if self.tracklet_aware else None
+        return self._batches(IdentityTable.build(self.dataset.pseudo_labels, camids, tracklets))
 
     def _batches(self, table: IdentityTable) -> Iterator[list[tuple[int, int]]]:
         full_batch = self.batch_size * self.world_size
@@ -216,8 +240,6 @@ class IdentitySampler(paddle.io.BatchSampler):
     def _global_batches(self, table: IdentityTable) -> Iterator[np.ndarray]:
         num_clusters = len(table.counts)
         per_batch = self.batch_size * self.world_size // self.num_instances
-        if num_clusters == 0:
-            return
         if num_clusters == 1:
             logger.warning(
                 "epoch %d: all clustered images are in one cluster, so there is nothing to tell "

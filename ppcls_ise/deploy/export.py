@@ -3,7 +3,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,11 @@ from ppcls_ise.data.images import ImageReadError, read_image
 from ppcls_ise.engine.engine import UnsupervisedEngine
 from ppcls_ise.errors import ConfigError, DataError, WeightsError
 from ppcls_ise.inference import onnx_model
-from ppcls_ise.inference.model_folder import NAME, SUFFIXES, InferenceFile, file_digest
+from ppcls_ise.inference.model_folder import NAME, SUFFIXES, InferenceFile
 from ppcls_ise.inference.preprocessing import Preprocessing, evaluation_transforms
 from ppcls_ise.inference.static_model import StaticModel, save_static_model
 from ppcls_ise.utils.components import components
+from ppcls_ise.utils.files import flush, require_writable, scratch_beside, sha256_of
 
 LARGEST_DIFFERENCE = 1e-4
 _CROPS = 16
@@ -65,8 +69,20 @@ class Comparison:
             )
 
 
+@contextmanager
+def on_cpu() -> Iterator[None]:
+    """Paddle computes on the CPU inside, and afterwards where it did before."""
+    before = paddle.device.get_device()
+    paddle.device.set_device("cpu")
+    try:
+        yield
+    finally:
+        paddle.device.set_device(before)
+
+
 def build_network(config: Config, *, allow_random_weights: bool = False) -> UnsupervisedEngine:
-    """The engine of ``config`` in mode ``export``: a network with checked weights, and no data.
+    """The engine of ``config`` in mode ``export``: a network with checked weights, and no data;
+    on the CPU whatever ``Global.device``. To be called inside `on_cpu`.
 
     Raises:
         WeightsError: there are no weights of the whole network, or they do not fit.
@@ -83,6 +99,8 @@ def build_network(config: Config, *, allow_random_weights: bool = False) -> Unsu
     if allow_random_weights:
         config["Arch"]["Backbone"].pop("pretrained", None)  # a download, and for nothing
     options["to_static"] = False
+    # A card may round the products of the reference to TF32, which is more than the tolerance.
+    options["device"] = "cpu"
     engine = UnsupervisedEngine(config, mode="export")
     engine.plain_model.eval()
     return engine
@@ -112,6 +130,7 @@ def fingerprint_of(state: Mapping[str, Any], transform_ops: list[dict[str, Any]]
     return total.hexdigest()
 
 
+@on_cpu()
 def export_model(
     config: Config,
     *,
@@ -142,6 +161,7 @@ def export_model(
     folder = config["Global"].get("save_inference_dir")
     if not folder:
         raise ConfigError("set Global.save_inference_dir to the folder for the exported model")
+    require_writable(folder, "Global.save_inference_dir")
     preprocessing = Preprocessing(evaluation_transforms(config))
     shape = preprocessing.image_shape
     stated = config["Global"].get("image_shape")
@@ -152,36 +172,55 @@ def export_model(
         )
     engine = build_network(config, allow_random_weights=allow_random_weights)
     folder = Path(folder)
-    for suffix in SUFFIXES:  # of an earlier export, perhaps with another Paddle
-        (folder / f"{NAME}{suffix}").unlink(missing_ok=True)
     fingerprint = fingerprint_of(engine.plain_model.state_dict(), preprocessing.transform_ops)
-    save_static_model(engine.plain_model, folder, list(shape), name=NAME, normalize=normalize)
-
     images, crops = _some_crops(config, preprocessing)
     eager = features_of(engine.plain_model)
-    network: Network = StaticModel(folder, name=NAME)
-    reports = [compare(eager, network, images, name="the exported model", crops=crops)]
-    reports[-1].require_equal()
-    if onnx:
-        network = onnx_model.OnnxModel(onnx_model.convert(folder, NAME))
-        reports.append(compare(eager, network, images, name="the ONNX model", crops=crops))
+    with _replacing_model(folder) as scratch:
+        save_static_model(engine.plain_model, scratch, list(shape), name=NAME, normalize=normalize)
+        network: Network = StaticModel(scratch, name=NAME)
+        reports = [compare(eager, network, images, name="the exported model", crops=crops)]
         reports[-1].require_equal()
-    files = [path for suffix in SUFFIXES if (path := folder / f"{NAME}{suffix}").is_file()]
-    InferenceFile(
-        transform_ops=preprocessing.transform_ops,
-        image_shape=shape,
-        dimension=network(images[:1]).shape[1],
-        normalized=normalize,
-        fingerprint=fingerprint,
-        files={path.name: file_digest(path) for path in files},
-        versions=_versions(),
-    ).write(folder)
+        if onnx:
+            network = onnx_model.OnnxModel(onnx_model.convert(scratch, NAME))
+            reports.append(compare(eager, network, images, name="the ONNX model", crops=crops))
+            reports[-1].require_equal()
+        files = [path for suffix in SUFFIXES if (path := scratch / f"{NAME}{suffix}").is_file()]
+        InferenceFile(
+            transform_ops=preprocessing.transform_ops,
+            image_shape=shape,
+            dimension=network(images[:1]).shape[1],
+            normalized=normalize,
+            fingerprint=fingerprint,
+            files={path.name: sha256_of(path) for path in files},
+            versions=_versions(),
+        ).write(scratch)
     return [
         *map(str, reports),
         f"written to {folder}: {', '.join(path.name for path in files)}, {NAME}.yml (input "
         f"{list(shape)}: channels, height, width; features "
         f"{'of length 1' if normalize else 'not normalized'})",
     ]
+
+
+@contextmanager
+def _replacing_model(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files take the place of an earlier export once all are there, the one
+    that describes them (``inference.yml``) last; until then the earlier one stays as it was."""
+    scratch = scratch_beside(folder / NAME)
+    scratch.mkdir()
+    try:
+        yield scratch
+        for path in scratch.iterdir():
+            flush(path)
+        for suffix in sorted(SUFFIXES, key=".yml".__eq__):
+            new, old = scratch / f"{NAME}{suffix}", folder / f"{NAME}{suffix}"
+            if new.is_file():
+                os.replace(new, old)
+            else:
+                old.unlink(missing_ok=True)  # perhaps of another Paddle
+        flush(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def compare(

@@ -16,6 +16,7 @@ import paddle
 import ppcls_ise
 from ppcls_ise.config.overrides import get_config
 from ppcls_ise.data.images import ImageReadError, read_image
+from ppcls_ise.engine import tf32
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.inference.model_folder import InferenceFile
 from ppcls_ise.inference.onnx_model import OnnxModel, require_packages
@@ -62,6 +63,7 @@ class Extractor:
         fingerprint: the same for a checkpoint and its exported models, see `export.fingerprint_of`.
         dimension: D.
         normalized: whether features have length 1 (always with ``config``).
+        arithmetic: what the device computes in, e.g. ``float32``; see `engine.tf32.state`.
 
     Raises:
         ConfigError, WeightsError: not usable; the message says what to change.
@@ -101,6 +103,8 @@ class Extractor:
             )
         else:
             self._from_folder(Path(model), options, use_onnx)
+        precision = options.get("precision", "fp32")
+        self.arithmetic = tf32.state(device) if precision == "fp32" else precision
 
     def __call__(
         self, images: Image | Iterable[Image], *, progress: Callable[[int, int], None] | None = None
@@ -172,11 +176,17 @@ class Extractor:
         self.fingerprint, self.dimension = described.fingerprint, described.dimension
         self.normalized = described.normalized
         self._network = _onnx(folder) if use_onnx else StaticModel(folder, **options)
+        found = list(self._network(np.zeros((1, *described.image_shape), np.float32)).shape)
+        if found != [1, self.dimension]:
+            raise ConfigError(
+                f"{folder}/inference.yml: the network gives {found} for one image, not "
+                f"{self.dimension} values"
+            )
 
     def _from_checkpoint(
         self, weights: Any, config_path: str, overrides: list[str], options: dict[str, Any]
     ) -> None:
-        from ppcls_ise.deploy.export import build_network, fingerprint_of
+        from ppcls_ise.deploy.export import build_network, fingerprint_of, on_cpu
 
         config = get_config(
             config_path, [*overrides, f"Global.device={options['device']}"], mode="export"
@@ -184,11 +194,12 @@ class Extractor:
         if weights is not None:
             config["Global"]["pretrained_model"] = str(weights)
         self._preprocessing = Preprocessing(evaluation_transforms(config))
-        model = build_network(config).plain_model
+        with on_cpu():
+            model = build_network(config).plain_model
         self.fingerprint = fingerprint_of(model.state_dict(), self._preprocessing.transform_ops)
         self.normalized = True
         shape = self._preprocessing.image_shape
-        with tempfile.TemporaryDirectory(prefix="ppcls_ise_") as folder:
+        with on_cpu(), tempfile.TemporaryDirectory(prefix="ppcls_ise_") as folder:
             save_static_model(model, folder, list(shape))
             self._network = StaticModel(folder, **options)
         self.dimension = self._network(np.zeros((1, *shape), np.float32)).shape[1]

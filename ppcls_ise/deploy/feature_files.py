@@ -10,8 +10,9 @@ import numpy as np
 
 from ppcls_ise import compat
 from ppcls_ise.deploy.extractor import Extractor
-from ppcls_ise.errors import DataError, shown
-from ppcls_ise.utils.files import replacing
+from ppcls_ise.errors import DataError
+from ppcls_ise.utils.array_files import read_numpy
+from ppcls_ise.utils.files import reading, replacing
 from ppcls_ise.utils.progress import progress_bar
 
 
@@ -42,12 +43,18 @@ def extract_files(
 
 
 def save_features(
-    path: str | Path, features: np.ndarray, paths: Sequence[str], *, model: str
+    path: str | Path,
+    features: np.ndarray,
+    paths: Sequence[str],
+    *,
+    model: str,
+    arithmetic: str = "float32",
 ) -> None:
     """Write ``features`` [N, D] float32 and ``paths`` [N], atomically.
 
-    ``.npz``: arrays ``features``, ``paths`` and ``model`` (the fingerprint). ``.csv``: a header
-    ``path,0,1,…``, then a line per image; 9 digits, which give the same float32 again.
+    ``.npz``: arrays ``features``, ``paths``, ``model`` (the fingerprint) and ``arithmetic`` (what
+    the device computed in, see `engine.tf32.state`: TF32 moves features by 1e-3). ``.csv``: a
+    header ``path,0,1,…``, then a line per image; 9 digits, which give the same float32 again.
 
     Raises:
         OSError: it cannot be written there.
@@ -55,7 +62,13 @@ def save_features(
     with replacing(path) as scratch:
         if Path(path).suffix == ".npz":
             with scratch.open("wb") as file:
-                np.savez(file, features=features, paths=np.array(paths), model=np.array(model))
+                np.savez(
+                    file,
+                    features=features,
+                    paths=np.array(paths),
+                    model=np.array(model),
+                    arithmetic=np.array(arithmetic),
+                )
             return
         text = io.StringIO()
         writer = csv.writer(text)
@@ -77,16 +90,12 @@ def load_features(path: str | Path) -> tuple[np.ndarray, list[str], str]:
         DataError: it is something else.
         OSError: there is no such file.
     """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            features, paths = content["features"], content["paths"]
-            model = str(content["model"])
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # numpy and zipfile raise a dozen kinds for foreign files
-        raise DataError(f"{shown(path)} is no .npz of ppcls-ise infer: {error}") from error
-    if features.ndim != 2 or features.dtype != np.float32 or paths.shape != (len(features),):
-        raise DataError(
-            f"{shown(path)} is no .npz of ppcls-ise infer: its arrays do not fit together"
-        )
-    return features, [str(name) for name in paths], model
+    what = "is no .npz of ppcls-ise infer"
+    arrays = read_numpy(path, error=DataError, what=what)
+    with reading(path, DataError, what):
+        features, paths, model = (arrays[name] for name in ("features", "paths", "model"))
+        if features.ndim != 2 or features.dtype != np.float32 or paths.shape != (len(features),):
+            raise ValueError("its arrays do not fit together")
+        if {paths.dtype.kind, model.dtype.kind} != {"U"} or model.ndim:
+            raise ValueError("its names are no texts")
+    return features, [str(name) for name in paths], str(model)

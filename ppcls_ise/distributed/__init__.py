@@ -7,6 +7,8 @@ from ppcls_ise.distributed.collectives import (
     gather_arrays,
     gather_labels,
     gather_rows,
+    largest,
+    meet,
 )
 
 __all__ = [
@@ -15,4 +17,6 @@ __all__ = [
     "gather_arrays",
     "gather_labels",
     "gather_rows",
+    "largest",
+    "meet",
 ]

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The few collective operations of the plugin; each is the identity in a single process."""
 
+import time
 from typing import Any
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
+
+_MEETING = "ppcls_ise/meeting"
+_LONGEST_PAUSE = 0.5  # seconds
+_meetings = 0
 
 
 class _GatherRows(PyLayer):
@@ -53,20 +58,55 @@ def gather_labels(labels: paddle.Tensor) -> paddle.Tensor:
     return labels if dist.get_world_size() == 1 else _gather(labels)[0]
 
 
+def meet() -> None:
+    """Wait until every process is here, however long that takes; call it before a collective
+    operation that some processes may reach much later than others.
+
+    A collective of gloo fails after 30 s, which Paddle has no setting for. So this one goes through
+    the store by which the processes found each other. Unlike a barrier it may be left while others
+    are still in it: a collective operation has to follow.
+
+    Raises:
+        RuntimeError: process 0, which has the store, is gone.
+    """
+    global _meetings
+    if dist.get_world_size() == 1:
+        return
+    store = paddle.base.core.create_or_get_global_tcp_store()
+    _meetings += 1
+    store.add(_MEETING, 1)
+    pause = 0.001
+    while store.add(_MEETING, 0) < _meetings * dist.get_world_size():
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def largest(number: int) -> int:
+    """The largest of one number per process; without `meet`, for processes in step."""
+    if dist.get_world_size() == 1:
+        return number
+    return int(paddle.concat(_all_gather(paddle.to_tensor([number]))).max())
+
+
 def gather_arrays(array: np.ndarray) -> np.ndarray:
     """Arrays of all processes in rank order, concatenated; lengths may differ.
 
-    Cost: every process holds the whole.
+    Cost: every process holds the whole. It waits for the others (`meet`).
     """
     if dist.get_world_size() == 1:
         return array
+    meet()
     return _gather(paddle.to_tensor(array))[0].numpy()
 
 
 def broadcast_array(array: np.ndarray) -> np.ndarray:
-    """Process 0's array, which has to have the same shape and dtype everywhere."""
+    """Process 0's array, which has to have the same shape and dtype everywhere.
+
+    It waits for process 0 (`meet`).
+    """
     if dist.get_world_size() == 1:
         return array
+    meet()
     tensor = paddle.to_tensor(array)
     dist.broadcast(tensor, src=0)
     return tensor.numpy()
@@ -75,6 +115,7 @@ def broadcast_array(array: np.ndarray) -> np.ndarray:
 def broadcast_running_statistics(model: paddle.nn.Layer) -> None:
     """Give every process the batch-norm statistics (all that has no gradient) of process 0."""
     if dist.get_world_size() > 1:
+        meet()
         for tensor in model.state_dict().values():
             if tensor.stop_gradient:
                 dist.broadcast(tensor, src=0)

@@ -28,6 +28,7 @@ class TrainingEngine(Protocol):
     device: str
     global_step: int
     has_pretrained_weights: bool
+    settings: dict[str, Any]
     # PaddleClas's own: meters by the names of losses, schedules, optimizers, the losses as a layer.
     output_info: dict[str, Any]
     lr_sch: Sequence[Any]
@@ -62,9 +63,14 @@ class TrainingEngine(Protocol):
     def num_workers(self) -> int: ...
 
     @property
+    def use_shared_memory(self) -> bool: ...
+
+    @property
     def run_folder(self) -> Path: ...
 
     def extract(self, loader: DataLoader, *, title: str) -> Features: ...
+
+    def stop_if_asked(self) -> None: ...
 
     def write_list(self, name: str, lines: list[str]) -> Path: ...
 

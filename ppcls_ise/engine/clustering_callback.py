@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import paddle
 import paddle.distributed as dist
+from tqdm import tqdm
 
 from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
@@ -18,8 +19,9 @@ from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed.collectives import broadcast_array
 from ppcls_ise.engine.callback import Callback, TrainingEngine
 from ppcls_ise.engine.feature_extraction import Features, loader_of
-from ppcls_ise.engine.gpu_search import backend_of
+from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
+from ppcls_ise.engine.memory_needs import require_shared_memory
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.metrics import cluster_quality
 from ppcls_ise.utils.progress import progress_bar
@@ -64,10 +66,11 @@ class ClusteringCallback(Callback):
 
     def restore(self, engine: TrainingEngine, state: dict[str, Any]) -> None:
         """Labels come back; centroids do not, the memory has taken them over."""
-        labels = state["labels"]
+        labels, recall = state["labels"], state["recall"]
+        recall = None if recall is None else float(recall)
         engine.train_dataset.pseudo_labels = labels
         self.result = PseudoLabels.from_labels(
-            np.zeros((len(labels), 1), np.float32), labels, recall=state["recall"]
+            np.zeros((len(labels), 1), np.float32), labels, recall=recall
         )
 
     def cluster(self, engine: TrainingEngine, epoch: int) -> None:
@@ -94,15 +97,17 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         self._report_quarantine(engine, features, dataset)
         rows = np.flatnonzero(features.readable)
-        return features.values[rows], self.graph_options(dataset.camids, rows)
+        return features.usable(), self.graph_options(dataset.camids, rows)
 
     def _extract(self, engine: TrainingEngine, dataset: ReIDDataset) -> Features:
         loader = loader_of(
             dataset.view(self.options.transform_ops),
             batch_size=self.options.batch_size,
             num_workers=engine.num_workers,
+            use_shared_memory=engine.use_shared_memory,
             device=engine.device,
         )
+        require_shared_memory(loader, "DataLoader.Train")
         return engine.extract(loader, title="clustering features")
 
     def _label(
@@ -120,14 +125,18 @@ class ClusteringCallback(Callback):
         labels, recall = np.full(len(features.values), -1, np.int64), None
         if dist.get_rank() == 0:
             options.update(self.options.lengths_in(epoch))
-            options.update(backend=backend, approximate=self.options.approximate)
+            options["approximate"] = self.options.approximate
             with progress_bar("pseudo-labels", "block") as bar:
-                part = generate_pseudo_labels(
-                    features.values[rows],
-                    self.options.eps,
-                    self.options.min_samples,
-                    progress=lambda stage, done, total: bar(done, total),
-                    **options,
+                part = or_blocked(
+                    lambda backend: generate_pseudo_labels(
+                        features.usable(),
+                        self.options.eps,
+                        self.options.min_samples,
+                        backend=backend,
+                        progress=lambda stage, done, total: bar(done, total),
+                        **options,
+                    ),
+                    backend,
                 )
             labels[rows] = part.labels
             seconds, recall = {**seconds, **part.seconds}, part.recall
@@ -147,6 +156,14 @@ class ClusteringCallback(Callback):
             options["camera_ids"] = camids[rows]
         return options
 
+    def check(self, dataset: ReIDDataset) -> None:
+        """Make sure that ``dataset`` has what the options need, before anything is computed.
+
+        Raises:
+            ConfigError: camera-aware clustering without camera numbers.
+        """
+        self.graph_options(dataset.camids, np.arange(0))
+
     @paddle.no_grad()
     def warm_up(self, engine: TrainingEngine) -> None:
         """Fill the batch-norm running statistics from training images, once and only without
@@ -162,7 +179,17 @@ class ClusteringCallback(Callback):
         model.head.eval()  # there are no labels, and no memory yet
         sampler = engine.train_sampler
         size = min(sampler.batch_size * sampler.world_size, len(dataset))
-        for _ in range(self.options.warm_up_batches):
+        compat.logger().info(
+            "[Cluster] no pretrained weights: warming the batch-norm statistics with "
+            f"{self.options.warm_up_batches} batches of {size} images (Clustering.warm_up_batches)"
+        )
+        for _ in tqdm(
+            range(self.options.warm_up_batches),
+            desc="warm-up",
+            unit="batch",
+            leave=False,
+            disable=None,
+        ):
             # As in training, a process takes its part of the global batch; process 0's statistics
             # are the ones that count.
             chosen = generator.choice(len(dataset), size, replace=False)
@@ -170,16 +197,16 @@ class ClusteringCallback(Callback):
             items = [view[int(i)] for i in chosen]
             images = [image for image, label, _ in items if label[2]]  # the readable ones
             if images:
+                batch = paddle.to_tensor(np.stack(images))
+                if view.on_device is not None:
+                    batch = view.on_device(batch)
                 with compat.precision(engine, is_eval=False), _dynamic_graph():
-                    model(paddle.to_tensor(np.stack(images)))
+                    model(batch)
+            engine.stop_if_asked()
         model.head.train()
-        compat.logger().info(
-            "[Cluster] no pretrained weights: warmed the batch-norm statistics with "
-            f"{self.options.warm_up_batches} batches of {size} images"
-        )
 
     def _report_oddities(self, features: Features, dataset: ReIDDataset) -> None:
-        values = features.values[features.readable]
+        values = features.usable()
         remarks = list(odd_features(values))
         if self.result is None:  # what follows does not change later on
             remarks += [*odd_lengths(self.options.lengths, len(values)), *odd_files(dataset.images)]

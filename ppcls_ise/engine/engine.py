@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """PaddleClas's engine with an epoch hook, re-ID evaluation and checked weights."""
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,14 +14,18 @@ from paddle.utils import unique_name
 
 from ppcls_ise import compat
 from ppcls_ise.compat import Config
-from ppcls_ise.compat.training_loop import watched_batches
+from ppcls_ise.compat.training_loop import mixed_precision_in, watched_batches
 from ppcls_ise.data import IdentitySampler, ReIDDataset
+from ppcls_ise.engine import tf32
 from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
 from ppcls_ise.engine.input_remarks import odd_transforms
+from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
+from ppcls_ise.engine.resume.run_folder import choose_output, require_free
+from ppcls_ise.engine.resume.settings import settings_of
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.heads import MemoryHead
@@ -31,10 +34,16 @@ from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
 from ppcls_ise.utils.components import components
 from ppcls_ise.utils.files import replacing, require_writable
+from ppcls_ise.utils.stop_requests import keep_working
 from ppcls_ise.utils.threads import describe_threads, eager_threads
 from ppcls_ise.weights.loading import load_into, read_state, weight_path
 
 Engine: Any = compat.engine_class()
+_LOADERS = {
+    "train": "DataLoader.Train",
+    "query": "DataLoader.Eval.Query",
+    "gallery": "DataLoader.Eval.Gallery",
+}
 
 
 class UnsupervisedEngine(Engine):
@@ -55,7 +64,9 @@ class UnsupervisedEngine(Engine):
     train_epoch_func: Any  # PaddleClas's, until `_prepare_training` puts ours in its place
 
     def __init__(self, config: Config, mode: str = "train") -> None:
+        config = compat.copy_of(config)  # PaddleClas changes it, and so do we
         _prepare(config, mode)
+        self.settings = settings_of(config) if mode == "train" else {}
         options = config["Global"]
         if mode != "train":  # a checkpoint is as good a place for weights to evaluate
             options["pretrained_model"] = options["pretrained_model"] or options["checkpoints"]
@@ -75,15 +86,19 @@ class UnsupervisedEngine(Engine):
             _build(super().__init__, config, mode)
         _require_stopped(self.plain_model.backbone, config["Arch"])
         options["pretrained_model"], options["to_static"] = weights, static
+        compat.say_log_errors_once()
         compat.logger().info(compat.describe())
         for remark in odd_transforms(config):
             compat.logger().warning(remark)
-        if folder := options.get("image_cache"):
-            for name in ("train", "query", "gallery"):
-                if loader := getattr(self, f"{name}_dataloader", None):
-                    loader.dataset.cache_images(folder)
+        for name, section in _LOADERS.items():
+            if loader := getattr(self, f"{name}_dataloader", None):
+                loader.worker_init_fn = keep_working
+                if options.get("normalize_on_device"):
+                    loader.dataset.normalize_on_device()
+                require_shared_memory(loader, section)
         self._static_features: StaticFeatures | None = None
         precision = options.get("feature_precision", "fp32")
+        compat.logger().info(f"{options['device']} computes in {tf32.state(options['device'])}")
         if options["device"] == "cpu":
             compat.logger().info(describe_threads())
             set_process_threads(eager_threads())  # whatever was set before in this process
@@ -97,6 +112,8 @@ class UnsupervisedEngine(Engine):
             _make_static(self.plain_model)
         self.last_result: ReIDResult | None = None
         self.eval_func = UnsupervisedEngine.evaluate
+        if mode == "eval" or (mode == "train" and options["eval_during_train"]):
+            self._check_evaluation()
         if mode == "train":
             self._prepare_training()
 
@@ -131,12 +148,19 @@ class UnsupervisedEngine(Engine):
     def metric(self) -> ReIDMetric:
         metric = self.eval_metric_func.metric_func_list[0]
         if not isinstance(metric, ReIDMetric):
-            raise ConfigError("Metric.Eval has to be ReIDMetric, see configs/")
+            raise ConfigError(
+                f"Metric.Eval has to begin with ReIDMetric, not {type(metric).__name__}, which "
+                "does not follow the protocol of re-identification: see configs/"
+            )
         return metric
 
     @property
     def num_workers(self) -> int:
         return self.train_dataloader.num_workers
+
+    @property
+    def use_shared_memory(self) -> bool:
+        return self.train_dataloader.use_shared_memory
 
     @property
     def run_folder(self) -> Path:
@@ -186,18 +210,33 @@ class UnsupervisedEngine(Engine):
                 raise ConfigError(f"training without labels needs Clustering.{key}: see configs/")
         self.train_sampler.seed = self.seed
         self.clustering = ClusteringCallback(**self.config["Clustering"])
+        self.clustering.check(self.train_dataset)
         self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
         self.checkpoints = Checkpoints(self)
-        self._check_evaluation_images()
+        if self.config["Global"]["eval_during_train"]:
+            for loader in (self.query_dataloader, self.gallery_dataloader):
+                loader.dataset.require_openable()
+        self.plain_model.register_forward_pre_hook(self._before_network)
+        if remark := card_memory_remark(self):
+            compat.logger().warning(remark)
         self._train_steps = self.train_epoch_func
         self.train_epoch_func = UnsupervisedEngine._train_one_epoch
 
-    def _check_evaluation_images(self) -> None:
-        """Find query and gallery images that cannot be opened before an epoch is spent."""
-        if not self.config["Global"]["eval_during_train"]:
-            return
-        for loader in (self.query_dataloader, self.gallery_dataloader):
-            loader.dataset.require_openable()
+    def _before_network(self, model: nn.Layer, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """In a training step, before the network is computed: labels are read while the device has
+        nothing to do (`MemoryHead.expect`), and uint8 images become what the network takes."""
+        if not model.training or len(inputs) < 2:
+            return None
+        images, labels, *rest = inputs
+        model.head.expect(labels)
+        if (on_device := self.train_dataset.on_device) is not None:
+            images = on_device(images, labels)
+        return (images, labels, *rest)
+
+    def _check_evaluation(self) -> None:
+        """Find what would keep an evaluation from its end before anything is computed."""
+        query, gallery = self.query_dataloader.dataset, self.gallery_dataloader.dataset
+        self.metric.check((query.pids, query.camids), (gallery.pids, gallery.camids))
 
     def train(self) -> None:
         """Train to the last epoch, from where ``Global.checkpoints`` left off; see
@@ -209,6 +248,11 @@ class UnsupervisedEngine(Engine):
         """Called by the repaired log of `compat.training_loop` with the losses of every step."""
         self.checkpoints.losses_read(values)
 
+    def stop_if_asked(self) -> None:
+        """Between batches of features or the like: end the run if a signal has asked for it."""
+        if checkpoints := getattr(self, "checkpoints", None):
+            checkpoints.between_batches()
+
     def _train_one_epoch(self, epoch: int, print_batch_step: int) -> None:
         """Takes the place of PaddleClas's ``train_epoch``, which it calls: the epoch hook."""
         self.model.train()
@@ -219,7 +263,11 @@ class UnsupervisedEngine(Engine):
             ready = all([c.on_epoch_resume(self, epoch, step) for c in self.callbacks])
         if (step or 0) < len(self.train_sampler):
             if ready:
-                with watched_batches(self, step or 0, self.checkpoints.before_step):
+                dtype = (self.config.get("AMP") or {}).get("dtype")
+                with (
+                    watched_batches(self, step or 0, self.checkpoints.before_step),
+                    mixed_precision_in(dtype),
+                ):
                     self._train_steps(self, epoch, print_batch_step)
             else:
                 self._skip_steps()
@@ -262,6 +310,7 @@ class UnsupervisedEngine(Engine):
             title=title,
             precision=self._feature_context,
             static=self._static_features,
+            after_batch=self.stop_if_asked,
         )
 
     def _feature_context(self) -> AbstractContextManager[Any]:
@@ -357,6 +406,16 @@ def _prepare(config: Config, mode: str) -> None:
             raise ConfigError("evaluation needs DataLoader.Eval.Query and DataLoader.Eval.Gallery")
         if not (config.get("Metric") or {}).get("Eval"):
             raise ConfigError("evaluation needs Metric.Eval, see configs/")
+    if config["Arch"].get("use_sync_bn"):
+        raise ConfigError(
+            "Arch.use_sync_bn has to be False: PaddleClas would replace every batch norm, and with "
+            "them Arch.bn_group_size and the neck's frozen bias. On several cards, a "
+            "bn_group_size that divides the rows of one card gives the same statistics"
+        )
+    options["output_dir"] = choose_output(options, train=mode == "train")
     require_writable(options["output_dir"], "Global.output_dir")
+    folder = Path(options["output_dir"], config["Arch"]["name"])
+    if mode == "train":
+        require_free(folder, options["checkpoints"])
     if compat.output_folder_lacks_arch_name():
-        options["output_dir"] = os.path.join(options["output_dir"], config["Arch"]["name"])
+        options["output_dir"] = str(folder)

@@ -13,10 +13,12 @@ from paddle.io import DataLoader, DistributedBatchSampler
 from tqdm import tqdm
 
 from ppcls_ise.clustering.row_set import unit_rows
+from ppcls_ise.compat.training_loop import batches_of
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed.collectives import broadcast_running_statistics, gather_arrays
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import DataError, DivergenceError
+from ppcls_ise.utils.stop_requests import keep_working
 
 _SHOWN = 5
 
@@ -33,14 +35,29 @@ class Features:
     values: np.ndarray
     readable: np.ndarray
 
+    def usable(self) -> np.ndarray:
+        """Rows of the readable images [M, D]; ``values`` itself where all are."""
+        return self.values if self.readable.all() else self.values[self.readable]
+
 
 def loader_of(
-    dataset: ReIDDataset, *, batch_size: int, num_workers: int, device: Any
+    dataset: ReIDDataset,
+    *,
+    batch_size: int,
+    num_workers: int,
+    use_shared_memory: bool = True,
+    device: Any,
 ) -> DataLoader:
     """A loader that walks through ``dataset`` once, in order, sharded over the processes."""
     sampler = DistributedBatchSampler(dataset, batch_size, shuffle=False, drop_last=False)
     return DataLoader(
-        dataset, batch_sampler=sampler, num_workers=num_workers, places=device, return_list=True
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        use_shared_memory=use_shared_memory,
+        places=device,
+        return_list=True,
+        worker_init_fn=keep_working,
     )
 
 
@@ -52,59 +69,70 @@ def extract(
     title: str,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     static: StaticFeatures | None = None,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Features:
     """Evaluation-mode features of every image behind ``loader`` (CC (2)).
 
     ``N(BN(pooled))`` of the single image. The order is the data set's whatever the loader's;
-    several processes each compute a part and all receive the whole. Memory: 4 N D bytes.
+    several processes each compute a part, batch by batch, and all receive the whole.
+
+    Memory: the result, 4 N D bytes, and some batches; every process holds all of it.
 
     Args:
         model: a ``RecModel``; its mode is restored afterwards.
-        loader: over a `ReIDDataset` (or a view of one).
+        loader: over a `ReIDDataset` (or a view of one); as many batches in every process.
         title: for the progress bar, which is shown on terminals only.
         precision: makes the mixed-precision context of a batch.
         static: computes by a static graph where it can.
+        after_batch: called after every batch, in all processes alike.
 
     Raises:
         DivergenceError: a feature is not finite; names the image.
+        DataError: there is no image.
     """
     dataset = loader.dataset
     was_training = model.training
     model.eval()
     broadcast_running_statistics(model)
-    parts: list[np.ndarray] = []
-    marks: list[np.ndarray] = []
+    found: Features | None = None
+    finite = np.ones(len(dataset), bool)
     network = None
-    for images, labels, *_ in tqdm(loader, desc=title, unit="batch", leave=False, disable=None):
-        if static is not None and not parts:
+    progress = tqdm(
+        batches_of(loader), desc=title, total=len(loader), unit="batch", leave=False, disable=None
+    )
+    for images, labels, *_ in progress:
+        if dataset.on_device is not None:
+            images = dataset.on_device(images)
+        if static is not None and found is None:
             network = static.network(images.numpy())
         if network is not None:
-            parts.append(network(images.numpy()))
+            rows = network(images.numpy())
         else:
             with precision():
                 output = model(images, labels)["features"]
-            parts.append(output.astype("float32").numpy())
-        marks.append(labels.numpy()[:, 1:])
+            rows = output.astype("float32").numpy()
+        rows = gather_arrays(rows)
+        index, readable = gather_arrays(labels.numpy()[:, 1:3]).T
+        if found is None:
+            values = np.zeros((len(dataset), rows.shape[1]), np.float32)
+            found = Features(values, np.zeros(len(dataset), bool))
+        rows[readable == 0] = 0.0
+        finite[index] = whole = np.isfinite(rows).all(axis=1)
+        rows[~whole] = 0.0
+        found.values[index] = unit_rows(rows)
+        found.readable[index] = readable != 0
+        after_batch()
     if was_training:
         model.train()
-    if not parts:
+    if found is None:
         raise DataError(f"{title}: there is no image to extract a feature from")
-
-    index, readable = gather_arrays(np.concatenate(marks)).T
-    raw = gather_arrays(np.concatenate(parts))
-    values = np.zeros((len(dataset), raw.shape[1]), np.float32)
-    values[index] = raw
-    ok = np.zeros(len(dataset), bool)
-    ok[index] = readable.astype(bool)
-    values[~ok] = 0.0
-    finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         bad = [dataset.images[i] for i in np.flatnonzero(~finite)[:_SHOWN]]
         raise DivergenceError(
-            f"{title}: {int((~finite).sum())} of {len(values)} features are not finite, first of "
+            f"{title}: {int((~finite).sum())} of {len(finite)} features are not finite, first of "
             f"{', '.join(bad)}."
         )
-    return Features(unit_rows(values), ok)
+    return found
 
 
 def require_readable(features: Features, dataset: ReIDDataset, *, title: str) -> None:

@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import paddle
 
+from ppcls_ise import compat
+from ppcls_ise.clustering import faiss_search
 from ppcls_ise.clustering.neighbors import Backend, search_backend
 from ppcls_ise.clustering.parallel import Progress, spans
 from ppcls_ise.clustering.row_set import RowSet
-from ppcls_ise.errors import ConfigError
+from ppcls_ise.engine.tf32 import full_float32
+from ppcls_ise.errors import ConfigError, InexactSearchError
 
 _QUERY_ROWS = 4096
 _BASE_ROWS = 65536
+
+Result = TypeVar("Result")
 
 
 def backend_of(name: str) -> Backend:
@@ -33,7 +37,19 @@ def backend_of(name: str) -> Backend:
         )
     if name == "paddle_gpu" or (name == "auto" and on_device):
         return top_candidates
+    if on_device and faiss_search.gpu_count():
+        paddle.device.cuda.empty_cache()  # faiss allocates beside what Paddle holds back
     return search_backend(name)
+
+
+def or_blocked(compute: Callable[[Backend], Result], backend: Backend) -> Result:
+    """``compute(backend)``; where that does not multiply in float32, a warning and the search on
+    the processor instead."""
+    try:
+        return compute(backend)
+    except InexactSearchError as error:
+        compat.logger().warning(f"{error}. Searching on the processor instead (blocked).")
+        return compute(search_backend("blocked"))
 
 
 @paddle.no_grad()
@@ -50,7 +66,7 @@ def top_candidates(
     values = np.empty((count, width), dtype=np.float32)
     rows = paddle.to_tensor(row_set.slice(0, count))
     groups = None if row_set.groups is None else paddle.to_tensor(row_set.groups)
-    with _full_float32():
+    with full_float32():
         for start, stop in spans(count, _QUERY_ROWS):
             best_values: Any = None
             best: Any = None
@@ -74,18 +90,3 @@ def top_candidates(
                 progress("neighbors", stop, count)
     indices[np.isneginf(values)] = -1
     return indices, values
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Products in float32 proper: Paddle's default on recent GPUs is TF32, 1e-3 off."""
-    core = paddle.base.core
-    if not hasattr(core, "get_cublas_switch"):  # some builds without a GPU
-        yield
-        return
-    before = core.get_cublas_switch()
-    core.set_cublas_switch(False)
-    try:
-        yield
-    finally:
-        core.set_cublas_switch(before)

@@ -18,6 +18,6 @@ class ClusterContrastHead(MemoryHead):
         return {
             "features": features,
             "labels": labels,
-            "logits": self.logits_and_update(features, labels),
+            "logits": self.logits_and_update(features, self.host_labels),
             "row_labels": labels,
         }

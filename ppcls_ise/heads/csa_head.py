@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CSA + HPS: prototypes from self-attention over a cluster, moved by its hardest sample."""
 
+import math
+
 import numpy as np
 import paddle
 
@@ -11,9 +13,8 @@ from ppcls_ise.layers.cluster_aggregation import (
     ClusterAggregation,
     aggregate_clusters,
     gather_groups,
-    group_members,
 )
-from ppcls_ise.layers.rows import unit_rows
+from ppcls_ise.layers.rows import members_by_label, unit_rows, upload
 from ppcls_ise.utils.components import register
 
 _MEMORIES = ("hps", "hard", "mean")
@@ -22,7 +23,7 @@ _INITIALIZATIONS = ("csa", "mean")
 
 def hardest_positives(
     samples: paddle.Tensor, mask: paddle.Tensor, aggregated: paddle.Tensor
-) -> np.ndarray:
+) -> paddle.Tensor:
     """The most dispersed sample of each cluster: [P] int64, a column of ``samples``.
 
     The dispersion of sample j is ``1 - <x_j, N(g)>``, its cosine distance from the aggregated
@@ -33,8 +34,28 @@ def hardest_positives(
         mask: [P, M] float32, 0 for padding; at least one sample per cluster.
         aggregated: unit rows [P, D].
     """
-    similarity = (samples * aggregated.unsqueeze(1)).sum(axis=2).numpy()
-    return np.where(mask.numpy() > 0, similarity, np.inf).argmin(axis=1)
+    similarity = (samples * aggregated.unsqueeze(1)).sum(axis=2)
+    return paddle.where(mask > 0, similarity, paddle.full_like(similarity, math.inf)).argmin(axis=1)
+
+
+def halves(members: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every second row of each label, and then the others, as groups.
+
+    A label with one row in the batch has it in both halves, and nothing to learn from it.
+
+    Args:
+        members: [P, M] int64, see `members_by_label`.
+        mask: [P, M] int64, 1 for a row of the label and 0 for filler.
+
+    Returns:
+        index and mask of 2 P groups, [2 P, (M + 1) // 2] int64: all first halves, all second ones.
+    """
+    missing = members.shape[1] % 2  # filler that makes both halves equally wide
+    members = np.concatenate([members, members[:, :missing]], axis=1)
+    mask = np.concatenate([mask, np.zeros_like(mask[:, :missing])], axis=1)
+    alone = mask.sum(axis=1) == 1
+    mask[alone, 1] = 1  # filler is the first row
+    return tuple(np.concatenate([part[:, 0::2], part[:, 1::2]]) for part in (members, mask))
 
 
 @register("head")
@@ -118,38 +139,36 @@ class CSAHead(MemoryHead):
         super().reset_memory(features, labels, centroids, seed_key)
 
     def compare(self, features: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        _, groups = group_members(labels.numpy())
-        # A label with one row in the batch has it in both halves, and nothing to learn from it.
-        halves = [group[0::2] for group in groups]
-        halves += [group[1::2] if len(group) > 1 else group for group in groups]
-        first, second = self._aggregate(*gather_groups(features.detach(), halves)).chunk(2)
+        names, members, counts = members_by_label(self.host_labels)
+        # With HPS one row per label moves the memory, in the order of the labels.
+        plan = self.memory.plan(names if self.hard_positives_only else self.host_labels)
+        own = (np.arange(members.shape[1]) < counts[:, None]).astype(np.int64)
+        *arrays, index, mask, every, every_mask = upload(
+            *plan.arrays, *halves(members, own), members, own
+        )
+        first, second = self._aggregate(*gather_groups(features.detach(), index, mask)).chunk(2)
+        rows = features.detach()
+        if self.hard_positives_only:
+            rows = self._hardest(rows, every, every_mask)
+        compared = self.updating_by_plan(features, rows, plan, arrays)
         return {
             "features": features,
             "labels": labels,
-            "logits": self.logits_and_update(features, labels),
+            "logits": self.memory.logits_of_unit_rows(compared),
             "row_labels": labels,
             "first_halves": first,
             "second_halves": second,
         }
 
-    def logits_and_update(self, rows: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        """As in `MemoryHead`, but with HPS only the hardest row of each label moves the memory."""
-        if not self.hard_positives_only:
-            return super().logits_and_update(rows, labels)
-        if not rows.stop_gradient:
-            host = labels.numpy()
-            chosen = self._hardest(rows.detach(), host)
-            hardest = paddle.gather(rows.detach(), paddle.to_tensor(chosen))
-            rows = self.updating(rows, hardest, host[chosen])
-        return self.memory.logits_of_unit_rows(rows)
-
     @paddle.no_grad()
-    def _hardest(self, rows: paddle.Tensor, labels: np.ndarray) -> np.ndarray:
-        """The row of `hardest_positives` of each label, by ascending label: [P] int64."""
-        _, groups = group_members(labels)
-        samples, mask = gather_groups(rows, groups)
+    def _hardest(
+        self, rows: paddle.Tensor, index: paddle.Tensor, mask: paddle.Tensor
+    ) -> paddle.Tensor:
+        """The `hardest_positives` of each label, by ascending label: [P, D]."""
+        samples, mask = gather_groups(rows, index, mask)
         columns = hardest_positives(samples, mask, self._aggregate(samples, mask))
-        return np.array([group[i] for group, i in zip(groups, columns, strict=True)], np.int64)
+        chosen = paddle.index_sample(index, columns.unsqueeze(1)).squeeze(1)
+        return paddle.gather(rows, chosen)
 
     def _aggregate(self, samples: paddle.Tensor, mask: paddle.Tensor) -> paddle.Tensor:
         """Unit aggregates [G, D] of `gather_groups`."""

@@ -76,7 +76,7 @@ class HybridHead(MemoryHead):
             Version 2: ``logits`` of the mean prototypes [B, C] and ``instance_logits`` of the
             slots [B, n, C].
         """
-        logits, others = self.logits_and_update(features, labels)
+        logits, others = self.logits_and_update(features, self.host_labels)
         return {
             "features": features,
             "labels": labels,

@@ -10,7 +10,14 @@ from paddle.autograd import PyLayer
 
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.heads.memory_head import MemoryHead
-from ppcls_ise.layers.rows import as_rows, host_labels, row_dots, unit_rows_and_lengths
+from ppcls_ise.layers.rows import (
+    as_rows,
+    host_labels,
+    members_by_label,
+    row_dots,
+    unit_rows_and_lengths,
+    upload,
+)
 from ppcls_ise.utils.components import register
 
 
@@ -67,22 +74,23 @@ def generate_support_samples(
         raise ValueError(f"topk has to be at least 1, got {topk}")
     features = as_rows(features)
     centroids = as_rows(centroids, features.dtype).detach()
-    labels = host_labels(labels, features.shape[0], below=centroids.shape[0])
+    (labels,) = upload(host_labels(labels, features.shape[0], below=centroids.shape[0]))
+    support_labels = labels.repeat_interleave(topk)
     with paddle.no_grad():
         similarity = paddle.matmul(features, centroids, transpose_y=True)
         neighbors = nearest_others(similarity, labels, topk)
-    supports, _ = _extend(features, _shift(centroids, labels, neighbors, degree))
-    return supports, paddle.to_tensor(np.repeat(labels, topk)), neighbors
+    supports, _ = _extend(features, _shift(centroids, support_labels, neighbors, degree))
+    return supports, support_labels, neighbors
 
 
-def nearest_others(similarity: paddle.Tensor, labels: np.ndarray, topk: int) -> paddle.Tensor:
-    """The K columns of largest ``similarity`` [B, C] but for the row's own label: [B, K] int64;
+def nearest_others(similarity: paddle.Tensor, labels: paddle.Tensor, topk: int) -> paddle.Tensor:
+    """The K columns of largest ``similarity`` [B, C] but for the row's label [B]: [B, K] int64;
     ISE (3).
 
     Best first, the first of equal ones; the own label where no other column is left. Cost: a copy
     and K passes, where a sort takes much longer.
     """
-    own = paddle.to_tensor(labels).unsqueeze(1)
+    own = labels.unsqueeze(1)
     lowest = paddle.full(own.shape, -math.inf, similarity.dtype)
     masked = paddle.put_along_axis(similarity, own, lowest, axis=1)
     found = []
@@ -93,12 +101,13 @@ def nearest_others(similarity: paddle.Tensor, labels: np.ndarray, topk: int) -> 
 
 
 def _shift(
-    centroids: paddle.Tensor, labels: np.ndarray, neighbors: paddle.Tensor, degree: float
+    centroids: paddle.Tensor, support_labels: paddle.Tensor, neighbors: paddle.Tensor, degree: float
 ) -> paddle.Tensor:
     """``1/2 * degree * (m_j - m_y)``, [B*K, D]."""
-    own = paddle.to_tensor(np.repeat(labels, neighbors.shape[1]))
     shift = paddle.gather(centroids, neighbors.flatten())
-    return shift.subtract_(paddle.gather(centroids, own)).scale_(0.5 * float(np.float32(degree)))
+    return shift.subtract_(paddle.gather(centroids, support_labels)).scale_(
+        0.5 * float(np.float32(degree))
+    )
 
 
 def _extend(features: paddle.Tensor, shift: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
@@ -197,25 +206,29 @@ class PLIHead(MemoryHead):
 
     def compare(self, features: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
         memory = self.memory.prototypes
-        host = host_labels(labels, features.shape[0], below=memory.shape[0])
-        support_host = np.repeat(host, self.topk)
-        support_labels = paddle.to_tensor(support_host)
+        support_host = np.repeat(self.host_labels, self.topk)
+        names, members, _ = members_by_label(support_host)
+        compared = (
+            [self.host_labels, support_host] if self.support_in_memory else [self.host_labels]
+        )
+        plan = self.memory.plan(np.concatenate(compared))
+        support_labels, members, groups, *arrays = upload(
+            support_host, members, np.searchsorted(names, self.host_labels), *plan.arrays
+        )
         if self.support_in_memory:
             logits = self.memory.logits_of_unit_rows(features.detach())
         else:
-            logits = self.logits_and_update(features, host)
-        neighbors = nearest_others(logits.detach(), host, self.topk)
-        shift = _shift(memory, host, neighbors, self.degree)
+            rows = self.updating_by_plan(features, features, plan, arrays)
+            logits = self.memory.logits_of_unit_rows(rows)
+        neighbors = nearest_others(logits.detach(), labels, self.topk)
+        shift = _shift(memory, support_labels, neighbors, self.degree)
         supports, length = _extend(features, shift)
         if not self.support_in_memory:
             row_labels = labels
         else:
             row_labels = paddle.concat([labels, support_labels])
-            rows = self.updating(
-                features,
-                paddle.concat([features.detach(), supports.detach()]),
-                np.concatenate([host, support_host]),
-            )
+            rows = paddle.concat([features.detach(), supports.detach()])
+            rows = self.updating_by_plan(features, rows, plan, arrays)
             fixed = logits, shift, supports.detach(), length
             logits = _LogitsOfExtended.apply(rows, *fixed, memory, self.memory.temperature)
         return {
@@ -223,6 +236,8 @@ class PLIHead(MemoryHead):
             "labels": labels,
             "supports": supports,
             "support_labels": support_labels,
+            "support_members": members,
+            "support_groups": groups,
             "logits": logits,
             "row_labels": row_labels,
         }

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from ppcls_ise.errors import ConfigError, WeightsError
-from ppcls_ise.utils.files import replacing
+from ppcls_ise.errors import ConfigError, WeightsError, shown
+from ppcls_ise.utils.files import reading, replacing, sha256_of
 
 NAME = "inference"
 # Every file that an export writes is called inference and one of these.
@@ -21,8 +21,10 @@ SUFFIXES = (".yml", ".json", ".pdmodel", ".pdiparams", ".pdiparams.info", ".onnx
 _HEAD = """# SPDX-License-Identifier: Apache-2.0
 # Written by ppcls-ise export. Images are RGB; image_shape is channels, height, width.
 """
+_LARGEST_FILE = 1 << 20  # bytes; an export writes about 2,000
+_LARGEST_SIZE = 1 << 16
+_SHOWN = 100  # characters
 _MODEL_SUFFIXES = (".json", ".pdmodel", ".pdiparams")
-_PIECE = 1 << 20
 # What PaddleClas's predict_rec.py asks for, started in this folder: -c inference.yml.
 _HOST_KEYS: dict[str, Any] = {
     "rec_inference_model_dir": ".",
@@ -96,20 +98,18 @@ class InferenceFile:
                 f"{folder} is no exported model: there is no {path.name} in it. Make one with "
                 "ppcls-ise export (--model is the folder that it wrote)."
             )
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with reading(path, ConfigError, "is not what ppcls-ise export writes"):
+            content = yaml.safe_load(_text(path))
             result = cls(
                 transform_ops=content["RecPreProcess"]["transform_ops"],
-                image_shape=tuple(int(size) for size in content["Global"]["image_shape"]),
-                dimension=int(content["Feature"]["dimension"]),
+                image_shape=tuple(_size(size) for size in content["Global"]["image_shape"]),
+                dimension=_size(content["Feature"]["dimension"]),
                 normalized=bool(content["Feature"]["normalized"]),
                 fingerprint=str(content["Model"]["fingerprint"]),
                 files={str(k): str(v) for k, v in content["Model"]["files"].items()},
                 versions={str(k): str(v) for k, v in content["Versions"].items()},
             )
-        except (yaml.YAMLError, *(KeyError, TypeError, ValueError, AttributeError)) as error:
-            raise ConfigError(f"{path} is not what ppcls-ise export writes: {error}") from error
-        stated = content["Model"].get("preprocessing")  # unknown to earlier exports
+            stated = content["Model"].get("preprocessing")  # unknown to earlier exports
         if stated not in (None, preprocessing_digest(result.transform_ops)):
             raise ConfigError(
                 f"{path}: RecPreProcess.transform_ops were changed after the export, so features "
@@ -128,24 +128,33 @@ class InferenceFile:
                 "model again with ppcls-ise export"
             )
         for name, digest in self.files.items():
-            if Path(name).name != name:
-                raise ConfigError(f"{folder}/{NAME}.yml names a file elsewhere: {name}")
-            if not (folder / name).is_file() or file_digest(folder / name) != digest:
+            if not name.startswith(f"{NAME}.") or Path(name).name != name:
+                raise ConfigError(
+                    f"{folder}/{NAME}.yml names a file elsewhere: {shown(name[:_SHOWN])}"
+                )
+            if not (folder / name).is_file() or sha256_of(folder / name) != digest:
                 raise WeightsError(
                     f"{folder / name} is missing, damaged or of another export than {NAME}.yml: "
                     "export the model again with ppcls-ise export"
                 )
 
 
+def _text(path: Path) -> str:
+    """The file's text, which can be no larger than it looks."""
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
+    text = path.read_text(encoding="utf-8")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("it has aliases (*), with which a few lines can stand for any amount")
+    return text
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 < value <= _LARGEST_SIZE:
+        raise ValueError(f"a size has to be a whole number in 1 .. {_LARGEST_SIZE}, got {value!r}")
+    return value
+
+
 def preprocessing_digest(transform_ops: list[dict[str, Any]]) -> str:
     """SHA-256 of the operators, hexadecimal."""
     return hashlib.sha256(json.dumps(transform_ops, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    total = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while piece := file.read(_PIECE):
-            total.update(piece)
-    return total.hexdigest()

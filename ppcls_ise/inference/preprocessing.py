@@ -14,10 +14,13 @@ from ppcls_ise import compat
 from ppcls_ise.compat import Config
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError
+from ppcls_ise.utils.files import reading
 
 _CHANNELS_FIRST = "ToCHWImage"
 _WORD = re.compile(r"[A-Za-z_]*")
 _FRACTION = re.compile(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*")
+_SHOWN = 100  # characters
+_LARGEST = 8192  # an image has no more pixels than its square (`data.images`)
 _PROBES = ((256, 128), (97, 211))
 
 
@@ -38,14 +41,14 @@ class Preprocessing:
     def __init__(self, transform_ops: Iterable[Any]) -> None:
         if not isinstance(transform_ops, list) or not transform_ops:
             raise ConfigError(f"transform_ops has to be a list of operators, got {transform_ops!r}")
-        self.transform_ops = [_plain(op) for op in transform_ops]
-        if _CHANNELS_FIRST not in self.transform_ops[-1]:
-            self.transform_ops.append({_CHANNELS_FIRST: None})
-        try:
+        # PaddleClas's operators do not check what they are given, and raise all kinds of errors.
+        with reading("transform_ops", ConfigError, "cannot be built"):
+            self.transform_ops = [_plain(op) for op in transform_ops]
+            if _CHANNELS_FIRST not in self.transform_ops[-1]:
+                self.transform_ops.append({_CHANNELS_FIRST: None})
             self._ops = compat.build_transforms(copy.deepcopy(self.transform_ops))
-        except (TypeError, ValueError, AssertionError, KeyError, IndexError) as error:
-            raise ConfigError(f"transform_ops cannot be built: {error}") from error
-        self.image_shape = self._check()
+        with reading("transform_ops", ConfigError, "cannot be applied"):
+            self.image_shape = self._check()
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         for op in self._ops:
@@ -57,10 +60,7 @@ class Preprocessing:
         for height, width in _PROBES:
             with seeded_generators(0):
                 before = _generator_states()
-                try:
-                    result = self(np.full((height, width, 3), 99, np.uint8))
-                except (TypeError, ValueError, AssertionError, AttributeError) as error:
-                    raise ConfigError(f"transform_ops cannot be applied: {error}") from error
+                result = self(np.full((height, width, 3), 99, np.uint8))
                 after = _generator_states()
             if before != after:
                 raise ConfigError("transform_ops of an evaluation must not draw at random")
@@ -125,10 +125,12 @@ def _plain(op: Any) -> dict[str, Any]:
 def _value(value: Any, name: str) -> Any:
     if isinstance(value, list | tuple):
         return [_value(item, name) for item in value]
+    if isinstance(value, int | float) and not abs(value) <= _LARGEST:
+        raise ConfigError(f"transform_ops: {name} has the option value {str(value)[:_SHOWN]}")
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str) and _WORD.fullmatch(value):
         return value
     if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
         return float(match[1]) / float(match[2])
-    raise ConfigError(f"transform_ops: {name} has the option value {value!r}")
+    raise ConfigError(f"transform_ops: {name} has the option value {repr(value)[:_SHOWN]}")

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model's re-ID feature as a static graph: saving it, and running it with Paddle Inference."""
 
+import functools
+import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +13,11 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import inference, nn
+from threadpoolctl import ThreadpoolController
 
 from ppcls_ise.config.precision import PRECISIONS, cpu_problem
 from ppcls_ise.errors import ConfigError, ExportError, WeightsError
+from ppcls_ise.inference.model_folder import InferenceFile
 from ppcls_ise.utils.threads import eager_threads, static_threads
 
 # Paddle 3 writes the first, 2.6 the second.
@@ -20,16 +25,31 @@ PROGRAM_SUFFIXES = (".json", ".pdmodel")
 # Of one piece on a CPU: the activations of ResNet-50 then stay near the caches, a quarter faster
 # than with 16.
 _ROWS_PER_THREAD = 4
+_LARGEST_BATCH = 256  # that TensorRT is prepared for
 
 
-_process_threads = eager_threads()
+_PADDLES_OPENMP = ("libiomp", "libomp")
 
 
 def set_process_threads(threads: int) -> None:
     """Set how many threads everything but a `StaticModel` uses in this process."""
-    global _process_threads
-    _process_threads = threads
     paddle.base.core.set_num_threads(threads)
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Put the number of threads back, which a predictor sets for the whole process."""
+    found = [i for i in _thread_pools().info() if i["prefix"].startswith(_PADDLES_OPENMP)]
+    threads = found[0]["num_threads"] if found else eager_threads()
+    try:
+        yield
+    finally:
+        set_process_threads(threads)
 
 
 class _FeatureNet(nn.Layer):
@@ -74,7 +94,7 @@ class StaticExport:
         """Write ``<folder>/<name>.json`` (Paddle 2.6: ``.pdmodel``) and ``.pdiparams``.
 
         Raises:
-            ExportError: Paddle cannot make this network static.
+            ExportError: Paddle cannot make this network static, or the files are cut short.
             OSError: the folder cannot be written to.
         """
         folder = Path(folder)
@@ -88,13 +108,33 @@ class StaticExport:
         try:
             with evaluation_mode(self._net), paddle.utils.unique_name.guard():
                 paddle.jit.save(self._net, str(folder / name))
-        except OSError:
+            _require_whole(folder, name, sum(p.size * 4 for p in self._net.parameters()))
+        except (OSError, ExportError):
             raise
         except Exception as error:  # whatever the tracing of foreign code raises
             raise ExportError(
                 f"Paddle cannot make this network static: {type(error).__name__}: "
                 f"{_last_line(error)}"
             ) from error
+
+
+def _require_whole(folder: Path, name: str, num_bytes: int) -> None:
+    """Raise if the disk has not taken all of a model, which Paddle does not notice."""
+    weights, program = folder / f"{name}.pdiparams", folder / f"{name}.json"
+    torn = None
+    if not weights.is_file() or weights.stat().st_size < num_bytes:
+        torn = weights
+    elif program.is_file():
+        try:
+            json.loads(program.read_bytes())
+        except ValueError:
+            torn = program
+    if torn is not None:
+        raise ExportError(
+            f"{torn} could not be written whole (the weights take {num_bytes / 1e6:.1f} MB, "
+            f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free): make room there, or choose "
+            "another folder"
+        )
 
 
 @contextmanager
@@ -165,7 +205,9 @@ class StaticModel:
         # No enable_memory_optim(): with Paddle 3 it keeps the model from loading.
         self._rows: int | None = None  # of one piece
         if device == "gpu":
-            _use_gpu(config, precision, use_tensorrt)
+            _use_gpu(config, precision)
+            if use_tensorrt:
+                _use_tensorrt(config, precision, Path(folder), name)
         elif use_tensorrt:
             raise ConfigError("TensorRT needs a GPU: set device to gpu or use_tensorrt to False")
         else:
@@ -175,7 +217,8 @@ class StaticModel:
             config.set_cpu_math_library_num_threads(threads)
             _use_mkldnn(config, precision, use_mkldnn)
         try:
-            self._predictor = inference.create_predictor(config)
+            with _threads_kept():
+                self._predictor = inference.create_predictor(config)
         except Exception as error:
             reason = str(error).strip().rsplit("\n", 1)[-1].strip()
             raise WeightsError(
@@ -189,8 +232,8 @@ class StaticModel:
         images = np.ascontiguousarray(images, dtype=np.float32)
         count = len(images) or 1
         rows = self._rows or count
-        pieces = [self._run(images[i : i + rows]) for i in range(0, count, rows)]
-        paddle.base.core.set_num_threads(_process_threads)  # the predictor has set this process's
+        with _threads_kept():
+            pieces = [self._run(images[i : i + rows]) for i in range(0, count, rows)]
         return np.concatenate(pieces)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
@@ -237,15 +280,33 @@ def _use_mkldnn(config: Any, precision: str, use_mkldnn: bool) -> None:
         config.disable_mkldnn()
 
 
-def _use_gpu(config: Any, precision: str, use_tensorrt: bool) -> None:
+def _use_gpu(config: Any, precision: str) -> None:
+    config.enable_use_gpu(256, 0, _kind(precision))  # MB to begin with, card
+
+
+def _kind(precision: str) -> Any:
     kinds = inference.PrecisionType
-    kind = {"fp32": kinds.Float32, "bf16": kinds.Bfloat16, "fp16": kinds.Half}[precision]
-    config.enable_use_gpu(256, 0, kind)  # MB to begin with, card
-    if use_tensorrt:
-        if not any(inference.get_trt_compile_version()):
-            raise ConfigError(
-                "this PaddlePaddle is built without TensorRT: set use_tensorrt to False"
-            )
-        config.enable_tensorrt_engine(
-            workspace_size=1 << 30, max_batch_size=128, precision_mode=kind
+    return {"fp32": kinds.Float32, "bf16": kinds.Bfloat16, "fp16": kinds.Half}[precision]
+
+
+def _use_tensorrt(config: Any, precision: str, folder: Path, name: str) -> None:
+    if not any(inference.get_trt_compile_version()):
+        raise ConfigError("this PaddlePaddle is built without TensorRT: set use_tensorrt to False")
+    if not any(inference.get_trt_runtime_version()):
+        raise ConfigError(
+            "the TensorRT library that this PaddlePaddle was built for cannot be loaded: install "
+            "it (libnvinfer), or set use_tensorrt to False"
         )
+    described = InferenceFile.read(folder) if (folder / f"{name}.yml").is_file() else None
+    if (folder / f"{name}.json").is_file() or described is None:
+        raise ConfigError(
+            f"TensorRT takes the .pdmodel of Paddle 2.6 with its {name}.yml, and {folder} has "
+            "none: export with Paddle 2.6.2, or set use_tensorrt to False"
+        )
+    config.enable_tensorrt_engine(
+        workspace_size=1 << 30, max_batch_size=_LARGEST_BATCH, precision_mode=_kind(precision)
+    )
+    shape = list(described.image_shape)
+    config.set_trt_dynamic_shape_info(
+        {"x": [1, *shape]}, {"x": [_LARGEST_BATCH, *shape]}, {"x": [_LARGEST_BATCH // 4, *shape]}
+    )

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.errors import ConfigError
 
 _PARTS_AT_ONCE = 32
@@ -114,12 +115,16 @@ def pad_groups(groups: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gather_groups(
-    rows: paddle.Tensor, groups: list[np.ndarray]
+    rows: paddle.Tensor, index: paddle.Tensor, mask: paddle.Tensor
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """The ``rows`` [R, D] of each group, padded: samples [G, M, D] and mask [G, M]."""
-    index, mask = pad_groups(groups)
-    samples = paddle.gather(rows, paddle.to_tensor(index.reshape(-1)))
-    return samples.reshape([*index.shape, rows.shape[1]]), paddle.to_tensor(mask)
+    """The ``rows`` [R, D] of each group: samples [G, M, D] and mask [G, M] float32.
+
+    Args:
+        index: [G, M] int64, see `pad_groups`.
+        mask: [G, M], 1 for a row of the group and 0 for filler; any number type.
+    """
+    samples = paddle.gather(rows, index.flatten())
+    return samples.reshape([*index.shape, rows.shape[1]]), mask.astype("float32")
 
 
 @paddle.no_grad()
@@ -165,4 +170,4 @@ def aggregate_clusters(
         share = np.asarray(shares[chunk], np.float32)[:, None]
         np.add.at(total, owners[chunk], share * pooled.numpy())
     norm = np.linalg.norm(total, axis=1, keepdims=True)
-    return np.where(norm > 1e-12, total / np.maximum(norm, 1e-12), centroids).astype(np.float32)
+    return np.where(norm > 1e-12, unit_rows(total), centroids).astype(np.float32)

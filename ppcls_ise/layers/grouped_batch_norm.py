@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batch normalization over groups of consecutive rows."""
 
+import math
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -66,6 +68,12 @@ class GroupedBatchNorm(nn.Layer):
         super().__init__()
         if group_size < 2:
             raise ConfigError(f"Arch.bn_group_size has to be at least 2, got {group_size}")
+        layout = getattr(source, "_data_format", None) or source._data_layout
+        if layout in ("NHWC", "NLC"):
+            raise ConfigError(
+                f"groups of rows need channels first, not {layout}: leave out "
+                "data_format of Arch.Backbone, or set Arch.bn_group_size to null"
+            )
         self.group_size = group_size
         self.momentum = source._momentum
         self.epsilon = source._epsilon
@@ -78,7 +86,8 @@ class GroupedBatchNorm(nn.Layer):
         """[B, C] or [B, C, H, W] -> the same shape."""
         if not self.training:
             return self._normalize(x, self._mean, self._variance, training=False)
-        groups = paddle.split(x, self._sections(x.shape[0])) if x.shape[0] else [x]
+        sections = self._sections(x.shape[0])
+        groups = [x] if len(sections) < 2 else paddle.split(x, sections)
         self._update_running_statistics(groups[0])
         # The scratch statistics are thrown away: a group's own are used, and Paddle's update of
         # the running ones has the other convention.
@@ -103,14 +112,19 @@ class GroupedBatchNorm(nn.Layer):
 
     @paddle.no_grad()
     def _update_running_statistics(self, group: paddle.Tensor) -> None:
-        group = group.detach().astype("float32")
+        """Nothing here waits for the device; ``paddle.var`` and ``set_value`` do."""
+        group = group.detach()
+        if group.dtype != paddle.float32:
+            group = group.astype("float32")
         axes = [0, *range(2, group.ndim)]
-        count = group.numel() // group.shape[1]
-        mean = group.mean(axis=axes)
-        variance = group.var(axis=axes, unbiased=bool(count > 1))
-        keep = self.momentum
-        self._mean.set_value(keep * self._mean + (1.0 - keep) * mean)
-        self._variance.set_value(keep * self._variance + (1.0 - keep) * variance)
+        count = math.prod(group.shape) // group.shape[1]
+        mean = group.mean(axis=axes, keepdim=True)
+        squares = (group - mean).pow_(2).sum(axis=axes)
+        for running, current in (
+            (self._mean, mean.flatten()),
+            (self._variance, squares / paddle.full([1], max(count - 1, 1), "float32")),
+        ):
+            running.scale_(self.momentum).add_((1.0 - self.momentum) * current)
 
 
 def group_batch_norms(model: nn.Layer, group_size: int) -> int:
@@ -118,12 +132,29 @@ def group_batch_norms(model: nn.Layer, group_size: int) -> int:
 
     Returns:
         How many layers were replaced.
+
+    Raises:
+        ConfigError: there is none, or one of them synchronizes over processes.
     """
+    replaced = _replace(model, group_size)
+    if not replaced:
+        raise ConfigError(
+            "Arch.bn_group_size is set, but this network has no batch norm to group: set it to null"
+        )
+    return replaced
+
+
+def _replace(model: nn.Layer, group_size: int) -> int:
     replaced = 0
     for name, child in list(model.named_children()):
+        if isinstance(child, nn.SyncBatchNorm):
+            raise ConfigError(
+                "batch norm is either synchronized over processes or grouped: set "
+                "Arch.use_sync_bn to False or Arch.bn_group_size to null"
+            )
         if isinstance(child, nn.BatchNorm | nn.BatchNorm1D | nn.BatchNorm2D):
             setattr(model, name, GroupedBatchNorm(child, group_size))
             replaced += 1
         else:
-            replaced += group_batch_norms(child, group_size)
+            replaced += _replace(child, group_size)
     return replaced

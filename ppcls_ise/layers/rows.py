@@ -45,6 +45,13 @@ def host_labels(values: Any, rows: int, *, below: int | None = None) -> np.ndarr
     return labels
 
 
+def upload(*arrays: np.ndarray) -> list[paddle.Tensor]:
+    """Index arrays (int64, none of them empty) on the current device, by one transfer."""
+    flat = paddle.to_tensor(np.concatenate([array.reshape(-1) for array in arrays]))
+    parts = paddle.split(flat, [array.size for array in arrays]) if len(arrays) > 1 else [flat]
+    return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
 def unit_rows(rows: paddle.Tensor) -> paddle.Tensor:
     """``N(v) = v / max(|v|, 1e-12)`` of each row of [R, D], differentiable.
 
@@ -100,7 +107,7 @@ def members_by_label(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def least_similar(
-    rows: paddle.Tensor, labels: np.ndarray, members: np.ndarray, prototypes: paddle.Tensor
+    rows: paddle.Tensor, labels: paddle.Tensor, members: paddle.Tensor, prototypes: paddle.Tensor
 ) -> paddle.Tensor:
     """The row of each label with the smallest ``<x_r, m_y>``, the first one on ties: [P] int64.
 
@@ -110,7 +117,7 @@ def least_similar(
         members: [P, width] int64, see `members_by_label`.
         prototypes: [C, D].
     """
-    own = paddle.gather(prototypes, paddle.to_tensor(labels))
-    similarity = paddle.gather(row_dots(rows, own), paddle.to_tensor(members.reshape(-1)))
+    own = paddle.gather(prototypes, labels)
+    similarity = paddle.gather(row_dots(rows, own), members.flatten())
     least = similarity.reshape(members.shape).argmin(axis=1, keepdim=True)
-    return paddle.index_sample(paddle.to_tensor(members), least).squeeze(1)
+    return paddle.index_sample(members, least).squeeze(1)

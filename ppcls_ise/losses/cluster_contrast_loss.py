@@ -4,10 +4,12 @@
 import paddle
 from paddle import nn
 
+from ppcls_ise.layers.precision import in_float32
 from ppcls_ise.losses.cross_entropy import cross_entropy
 from ppcls_ise.utils.components import register
 
 
+@in_float32
 def cluster_contrast_loss(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
     """``L_cc = mean over rows of (log sum_c exp z_rc - z_{r, y_r})`` (CC (5)).
 

@@ -6,10 +6,13 @@ from typing import Any
 import paddle
 from paddle.autograd import PyLayer
 
+from ppcls_ise.layers.precision import in_float32
+
 _SMOOTHING = 0.1
 _CLASSES_PER_TARGET = 50
 
 
+@in_float32
 def cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
     """``CE(z, y) = mean over rows of (log sum_c exp z_c - z_y)``.
 
@@ -49,6 +52,7 @@ class _CrossEntropy(PyLayer):
         return result, None
 
 
+@in_float32
 def smoothed_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
     """Cross-entropy with the label smoothing of HHCL's ``--smooth`` (HHCL (10)).
 

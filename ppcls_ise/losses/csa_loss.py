@@ -2,13 +2,15 @@
 """Loss that trains the cluster aggregation of CSA."""
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from ppcls_ise.errors import ConfigError
+from ppcls_ise.layers.precision import in_float32
+from ppcls_ise.losses.cross_entropy import cross_entropy
 from ppcls_ise.utils.components import register
 
 
+@in_float32
 def aggregation_loss(
     first: paddle.Tensor, second: paddle.Tensor, temperature: float = 0.05
 ) -> paddle.Tensor:
@@ -31,7 +33,7 @@ def aggregation_loss(
     """
     logits = paddle.matmul(first, second, transpose_y=True) / temperature
     labels = paddle.arange(first.shape[0])
-    return 0.5 * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels))
+    return 0.5 * (cross_entropy(logits, labels) + cross_entropy(logits.t(), labels))
 
 
 @register("loss")

@@ -6,10 +6,12 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ppcls_ise.errors import ConfigError
+from ppcls_ise.layers.precision import in_float32
 from ppcls_ise.losses.cross_entropy import cross_entropy, smoothed_cross_entropy
 from ppcls_ise.utils.components import register
 
 
+@in_float32
 def hardest_instance_logits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
     """One logit per cluster from its n instance slots (HHCL (7)).
 
@@ -30,6 +32,7 @@ def hardest_instance_logits(logits: paddle.Tensor, labels: paddle.Tensor) -> pad
     return paddle.take_along_axis(logits, slot.unsqueeze(1), axis=1).squeeze(1)
 
 
+@in_float32
 def hybrid_contrast_loss(
     hard_logits: paddle.Tensor,
     mean_logits: paddle.Tensor,
@@ -63,6 +66,7 @@ def hybrid_contrast_loss(
     return hard_weight * term(hard_logits, labels) + mean_weight * term(mean_logits, labels)
 
 
+@in_float32
 def instance_contrast_loss(
     mean_logits: paddle.Tensor,
     instance_logits: paddle.Tensor,

@@ -3,13 +3,16 @@
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import nn
 
 from ppcls_ise.errors import ConfigError
-from ppcls_ise.layers.rows import as_rows, host_labels, members_by_label
+from ppcls_ise.layers.precision import in_float32
+from ppcls_ise.layers.rows import as_rows, host_labels, members_by_label, upload
 from ppcls_ise.utils.components import register
 
 
+@in_float32
 def label_preserving_loss(
     features: paddle.Tensor,
     supports: paddle.Tensor,
@@ -55,19 +58,30 @@ def label_preserving_loss(
     if not num_rows or not supports.shape[0]:
         raise ValueError("the label-preserving loss needs at least one row and one support")
     names, members, _ = members_by_label(host_labels(support_labels, supports.shape[0]))
-    anchor_group = _group_of(host_labels(labels, num_rows), names)
-    num_groups, width = members.shape
+    groups = _group_of(host_labels(labels, num_rows), names)
+    return _loss_of_groups(features, supports, *upload(members, groups), temperature)
 
+
+@in_float32
+def _loss_of_groups(
+    features: paddle.Tensor,
+    supports: paddle.Tensor,
+    members: paddle.Tensor,
+    groups: paddle.Tensor,
+    temperature: float,
+) -> paddle.Tensor:
+    """The loss, given the supports ``members`` [P, width] of each label in the batch and the label
+    ``groups`` [B], in 0 .. P-1, of each row."""
+    num_groups, width = members.shape
     # Supports along axis 0: the gradient of a gather along axis 1 is wrong in Paddle 2.6.2.
     similarity = paddle.matmul(supports, features / temperature, transpose_y=True)  # [Q, B]
-    grouped = paddle.gather(paddle.exp(similarity), paddle.to_tensor(members.reshape(-1)))
-    by_group = grouped.reshape([num_groups, width, num_rows])  # E, [P, width, B]
+    grouped = paddle.gather(paddle.exp(similarity), members.flatten())
+    by_group = grouped.reshape([num_groups, width, -1])  # E, [P, width, B]
 
     # argmin / argmax and a gather, because the gradient of min / max goes to every tied element.
     smallest = _select(by_group, by_group.detach().argmin(axis=1, keepdim=True))  # [P, B]
     largest = _select(by_group, by_group.detach().argmax(axis=1, keepdim=True))
-    own = paddle.to_tensor(np.arange(num_groups)[:, None] == anchor_group)
-    own = own.astype(similarity.dtype)
+    own = F.one_hot(groups, num_groups).t().astype(similarity.dtype)
     positive = (smallest * own).sum(axis=0)
     negative = (largest * (1.0 - own)).sum(axis=0)
     return -paddle.log(positive / (positive + negative + 1e-6) + 1e-6).mean()
@@ -109,11 +123,11 @@ class LPLoss(nn.Layer):
 
     def forward(self, output: dict, batch_labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
         head = output["logits"]
-        loss = label_preserving_loss(
-            head["features"],
-            head["supports"],
-            head["labels"],
-            head["support_labels"],
-            self.temperature,
-        )
+        rows = head["features"], head["supports"]
+        if "support_groups" in head:  # known to the head, which spares two waits for the device
+            groups = head["support_members"], head["support_groups"]
+            loss = _loss_of_groups(*rows, *groups, self.temperature)
+        else:
+            labels = head["labels"], head["support_labels"]
+            loss = label_preserving_loss(*rows, *labels, self.temperature)
         return {"LPLoss": loss}

@@ -1,15 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cluster memory of Cluster Contrast and ISE."""
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import paddle
 
 from ppcls_ise.errors import ConfigError
-from ppcls_ise.layers.rows import as_rows, host_labels, least_similar, members_by_label, unit_rows
+from ppcls_ise.layers.rows import (
+    as_rows,
+    host_labels,
+    least_similar,
+    members_by_label,
+    unit_rows,
+    upload,
+)
 
 _UPDATES = ("hard", "mean")
+
+
+@dataclass(frozen=True)
+class UpdatePlan:
+    """An update of a memory by rows whose labels are known and whose values are not yet.
+
+    So that a step can send all its index arrays to the device at once, before it computes.
+
+    Attributes:
+        arrays: int64 arrays that ``move`` needs on the device, see `layers.rows.upload`.
+        move: called with the rows [R, D] and those arrays as tensors; moves the memory.
+    """
+
+    arrays: tuple[np.ndarray, ...]
+    move: Callable[..., None]
 
 
 class ClusterMemory:
@@ -107,40 +132,63 @@ class ClusterMemory:
         """
         self.update_by_unit_rows(unit_rows(as_rows(features, paddle.float32).detach()), labels)
 
-    @paddle.no_grad()
     def update_by_unit_rows(self, rows: paddle.Tensor, labels: Any) -> None:
         """As `update`, for rows that are normalized already."""
-        labels = host_labels(labels, rows.shape[0], below=self.prototypes.shape[0])
-        if not len(labels):
-            return
-        names, members, counts = members_by_label(labels)
-        if self.update_rule == "mean":
-            self._update_mean(rows, names, members, counts)
-        else:
-            hardest = least_similar(rows, labels, members, self.prototypes)
-            self._move(names, [self._weighted(rows, hardest)])
+        labels = host_labels(labels, rows.shape[0])
+        if len(labels):
+            plan = self.plan(labels)
+            plan.move(rows.detach(), *upload(*plan.arrays))
 
-    def _update_mean(
-        self, rows: paddle.Tensor, names: np.ndarray, members: np.ndarray, counts: np.ndarray
-    ) -> None:
+    def plan(self, labels: np.ndarray) -> UpdatePlan:
+        """The update by unit rows with these ``labels`` [R] int64, each in 0 .. C-1.
+
+        Raises:
+            ValueError: a label is out of range.
+        """
+        labels = host_labels(labels, len(labels), below=self.prototypes.shape[0])
+        names, members, counts = members_by_label(labels)
+        if self.update_rule == "hard":
+            return UpdatePlan((labels, members, names), self._move_by_hardest)
         # Frequent labels first: round j takes the j-th row of the first labels, and the others,
         # which have no such row, are done.
         order = np.argsort(-counts, kind="stable")
         active = (counts[:, None] > np.arange(members.shape[1])).sum(axis=0)
-        chosen = np.concatenate([members[order[:n], j] for j, n in enumerate(active)])
-        weighted = self._weighted(rows, paddle.to_tensor(chosen))
-        self._move(names[order], paddle.split(weighted, active.tolist()))
+        chosen = [members[order[:n], j] for j, n in enumerate(active)]
+        return UpdatePlan(
+            (np.concatenate(chosen), names[order]),
+            functools.partial(self._move_by_all, active.tolist()),
+        )
+
+    @paddle.no_grad()
+    def _move_by_hardest(
+        self,
+        rows: paddle.Tensor,
+        labels: paddle.Tensor,
+        members: paddle.Tensor,
+        targets: paddle.Tensor,
+    ) -> None:
+        hardest = least_similar(rows, labels, members, self.prototypes)
+        self._move(targets, [self._weighted(rows, hardest)])
+
+    @paddle.no_grad()
+    def _move_by_all(
+        self,
+        active: list[int],
+        rows: paddle.Tensor,
+        chosen: paddle.Tensor,
+        targets: paddle.Tensor,
+    ) -> None:
+        self._move(targets, paddle.split(self._weighted(rows, chosen), active))
 
     def _weighted(self, rows: paddle.Tensor, chosen: paddle.Tensor) -> paddle.Tensor:
         """``(1 - mu) x`` of the chosen rows, [n, 1, D]."""
         return paddle.gather(rows, chosen).scale_(1.0 - self.momentum).unsqueeze(1)
 
-    def _move(self, names: np.ndarray, rounds: list[paddle.Tensor]) -> None:
-        """``m <- N'(mu m + w)``, round after round, for the first labels of ``names``.
+    def _move(self, targets: paddle.Tensor, rounds: list[paddle.Tensor]) -> None:
+        """``m <- N'(mu m + w)``, round after round, for the first labels of ``targets``.
 
         ``w`` are `_weighted` rows. The 1e-24 matters for an exactly zero sum only: it stays zero.
         """
-        targets = paddle.to_tensor(names)
         current = paddle.gather(self.prototypes, targets).unsqueeze(1)  # [P, 1, D]
         done: list[paddle.Tensor] = []
         for x in rounds:

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.layers.rows import host_labels, least_similar, members_by_label, unit_rows
-from ppcls_ise.memory.cluster_memory import ClusterMemory
+from ppcls_ise.memory.cluster_memory import ClusterMemory, UpdatePlan
 
 
 class HybridMemory(ClusterMemory):
@@ -73,27 +74,41 @@ class HybridMemory(ClusterMemory):
         hard = paddle.matmul(scaled, self.hard_prototypes, transpose_y=True)
         return hard, super().logits_of_unit_rows(rows)
 
-    @paddle.no_grad()
-    def update_by_unit_rows(self, rows: paddle.Tensor, labels: Any) -> None:
-        """Move both prototypes of the labels present, in place; others stay bit-identical.
+    def plan(self, labels: np.ndarray) -> UpdatePlan:
+        """See `ClusterMemory.plan`; the rows are used as given.
 
-        Cost: O(R D + P R D) for R rows of P labels, independent of C.
+        Both prototypes of the labels present move, others stay bit-identical. Cost of the update:
+        O(R D + P R D) for R rows of P labels, independent of C.
+        """
+        labels = host_labels(labels, len(labels), below=self.prototypes.shape[0])
+        names, members, counts = members_by_label(labels)
+        group = np.searchsorted(names, labels)
+        return UpdatePlan((labels, members, names, group, counts), self._move_both)
+
+    @paddle.no_grad()
+    def _move_both(
+        self,
+        rows: paddle.Tensor,
+        labels: paddle.Tensor,
+        members: paddle.Tensor,
+        targets: paddle.Tensor,
+        group: paddle.Tensor,
+        counts: paddle.Tensor,
+    ) -> None:
+        least = least_similar(rows, labels, members, self.hard_prototypes)
+        _move(self.hard_prototypes, targets, paddle.gather(rows, least), self.momentum)
+        _move(self.prototypes, targets, _mean_rows(rows, group, counts), self.momentum)
+
+    def update(self, features: paddle.Tensor, labels: Any) -> None:
+        """Move both prototypes by ``features`` [R, D] in batch order, used as given, in place.
 
         Args:
-            rows: [R, D] in batch order, used as given.
             labels: [R] int64, each in 0 .. C-1.
 
         Raises:
             ValueError: a label is out of range; nothing has changed then.
         """
-        rows = rows.detach()
-        labels = host_labels(labels, rows.shape[0], below=self.prototypes.shape[0])
-        names, members, _ = members_by_label(labels)
-        least = least_similar(rows, labels, members, self.hard_prototypes)
-        _move(self.hard_prototypes, names, paddle.gather(rows, least), self.momentum)
-        _move(self.prototypes, names, _mean_rows(rows, names, labels), self.momentum)
-
-    update = update_by_unit_rows
+        self.update_by_unit_rows(features, labels)
 
 
 class InstanceMemory(ClusterMemory):
@@ -187,31 +202,45 @@ class InstanceMemory(ClusterMemory):
         shape = [rows.shape[0], self.num_instances, -1]
         return super().logits_of_unit_rows(rows), slots.reshape(shape)
 
-    @paddle.no_grad()
-    def update_by_unit_rows(self, rows: paddle.Tensor, labels: Any) -> None:
-        """Overwrite slots and move the mean prototypes of the labels present, in place.
+    def plan(self, labels: np.ndarray) -> UpdatePlan:
+        """See `ClusterMemory.plan`; the rows are used as given.
 
-        Cost: O(P R D) for R rows of P labels, independent of C.
+        Slots are overwritten and the mean prototypes of the labels present move. Cost of the
+        update: O(P R D) for R rows of P labels, independent of C.
+        """
+        num_clusters = self.prototypes.shape[0]
+        labels = host_labels(labels, len(labels), below=num_clusters)
+        names, members, counts = members_by_label(labels)
+        # The last n rows of a label have n different slots, so the order of writing is no matter.
+        place, count = np.arange(members.shape[1]), counts[:, None]
+        last = (place < count) & (place >= count - self.num_instances)
+        slots = (place % self.num_instances) * num_clusters + names[:, None]
+        group = np.searchsorted(names, labels)
+        return UpdatePlan((members[last], slots[last], names, group, counts), self._write)
+
+    @paddle.no_grad()
+    def _write(
+        self,
+        rows: paddle.Tensor,
+        chosen: paddle.Tensor,
+        slots: paddle.Tensor,
+        targets: paddle.Tensor,
+        group: paddle.Tensor,
+        counts: paddle.Tensor,
+    ) -> None:
+        paddle.scatter_(_filled(self._slots), slots, paddle.gather(rows, chosen))
+        _move(self.prototypes, targets, _mean_rows(rows, group, counts), self.momentum)
+
+    def update(self, features: paddle.Tensor, labels: Any) -> None:
+        """Overwrite slots and move the mean prototypes by ``features`` [R, D], used as given.
 
         Args:
-            rows: [R, D] in batch order, used as given.
             labels: [R] int64, each in 0 .. C-1.
 
         Raises:
             ValueError: a label is out of range; nothing has changed then.
         """
-        rows = rows.detach()
-        labels = host_labels(labels, rows.shape[0], below=self.prototypes.shape[0])
-        names, members, counts = members_by_label(labels)
-        # The last n rows of a label have n different slots, so the order of writing is no matter.
-        place, count = np.arange(members.shape[1]), counts[:, None]
-        last = (place < count) & (place >= count - self.num_instances)
-        slots = (place % self.num_instances) * self.prototypes.shape[0] + names[:, None]
-        written = paddle.gather(rows, paddle.to_tensor(members[last]))
-        paddle.scatter_(_filled(self._slots), paddle.to_tensor(slots[last]), written)
-        _move(self.prototypes, names, _mean_rows(rows, names, labels), self.momentum)
-
-    update = update_by_unit_rows
+        self.update_by_unit_rows(features, labels)
 
 
 def draw_members(
@@ -257,17 +286,16 @@ def _blocks(rows: paddle.Tensor, count: int) -> list[paddle.Tensor]:
     return paddle.split(rows.detach(), count)
 
 
-def _mean_rows(rows: paddle.Tensor, names: np.ndarray, labels: np.ndarray) -> paddle.Tensor:
-    """Mean of the rows of each label, [P, D]."""
-    member = names[:, None] == labels
-    share = member / member.sum(axis=1, keepdims=True)
-    return paddle.matmul(paddle.to_tensor(share).astype(rows.dtype), rows)
+def _mean_rows(rows: paddle.Tensor, group: paddle.Tensor, counts: paddle.Tensor) -> paddle.Tensor:
+    """Mean of the rows of each label, [P, D]: ``group`` [R] names each row's, ``counts`` [P]."""
+    member = F.one_hot(group, counts.shape[0]).t()
+    share = member.astype(rows.dtype) / counts.astype(rows.dtype).unsqueeze(1)
+    return paddle.matmul(share, rows)
 
 
 def _move(
-    prototypes: paddle.Tensor, names: np.ndarray, towards: paddle.Tensor, momentum: float
+    prototypes: paddle.Tensor, targets: paddle.Tensor, towards: paddle.Tensor, momentum: float
 ) -> None:
-    """``m_c <- N'(mu m_c + (1 - mu) v_c)`` in place, for the different labels ``names``."""
-    targets = paddle.to_tensor(names)
+    """``m_c <- N'(mu m_c + (1 - mu) v_c)`` in place, for the different labels ``targets``."""
     moved = momentum * paddle.gather(prototypes, targets) + (1.0 - momentum) * towards
     paddle.scatter_(prototypes, targets, unit_rows(moved))

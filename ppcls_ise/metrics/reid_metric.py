@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppcls_ise.errors import ConfigError, DataError, shown
-from ppcls_ise.metrics.rank import RankResult, evaluate_rank
+from ppcls_ise.metrics.rank import PROTOCOLS, RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
 from ppcls_ise.utils.components import register
 
-PROTOCOLS = ("cross_camera", "all")
 _SHOWN = 5
 
 # Features [N, D], identities [N] or None, cameras [N] or None.
 Side = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+# Identities and cameras alone.
+Labels = tuple[np.ndarray | None, np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,21 @@ class ReIDMetric:
         self.re_ranking = re_ranking
         self.k1, self.k2, self.lambda_value = k1, k2, lambda_value
 
+    def check(self, query: Labels, gallery: Labels) -> None:
+        """Make sure that identities and cameras of both sides can be scored.
+
+        Raises:
+            DataError: identities are unknown, or cameras are and the protocol needs them.
+        """
+        (query_pids, query_camids), (gallery_pids, gallery_camids) = query, gallery
+        if query_pids is None or gallery_pids is None:
+            raise DataError("query or gallery images have no identities, so they cannot be scored")
+        if self.protocol == "cross_camera" and (query_camids is None or gallery_camids is None):
+            raise DataError(
+                "query or gallery images have no camera numbers, which protocol cross_camera "
+                "needs. Set Metric.Eval.0.ReIDMetric.protocol=all."
+            )
+
     def __call__(self, query: Side, gallery: Side) -> ReIDResult:
         """Evaluate; see `ppcls_ise.metrics.evaluate_rank` for the arrays and the cost.
 
@@ -144,13 +160,8 @@ class ReIDMetric:
         """
         (query_features, query_pids, query_camids) = query
         (gallery_features, gallery_pids, gallery_camids) = gallery
-        if query_pids is None or gallery_pids is None:
-            raise DataError("query or gallery images have no identities, so they cannot be scored")
-        if self.protocol == "cross_camera" and (query_camids is None or gallery_camids is None):
-            raise DataError(
-                "query or gallery images have no camera numbers, which protocol cross_camera "
-                "needs. Set Metric.Eval.0.ReIDMetric.protocol=all."
-            )
+        self.check((query_pids, query_camids), (gallery_pids, gallery_camids))
+        assert query_pids is not None and gallery_pids is not None
         distances = None
         if self.re_ranking:
             distances = re_ranking(

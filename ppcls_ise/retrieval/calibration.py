@@ -13,6 +13,7 @@ from ppcls_ise.errors import DataError
 _STEPS = 1000  # thresholds are multiples of 1 / _STEPS
 _THRESHOLDS = (np.arange(2 * _STEPS + 2) - _STEPS) / _STEPS  # the last one is reached by nothing
 _BLOCK_VALUES = 1 << 24
+_LEAST_RATE = 1e-15  # fewer than one of all pairs there can be
 _UNKNOWN = -1
 _UNIT_TOLERANCE = 1e-3
 _SHOWN_RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
@@ -94,6 +95,9 @@ class Calibration:
             raise ValueError(f"this is no calibration: {error}") from error
         if not np.isfinite([list(numbers.values())]).all():
             raise ValueError("a calibration is not finite")
+        for rate in (result.false_accept, result.false_reject):
+            if rate and not _LEAST_RATE <= rate <= 1:
+                raise ValueError(f"a calibration has the rate {rate}")
         return result
 
     @staticmethod

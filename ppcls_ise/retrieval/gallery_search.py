@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
-from ppcls_ise.clustering.row_set import row_norms
+from ppcls_ise.clustering.row_set import row_norms, unit_rows
 from ppcls_ise.errors import DataError, shown
 from ppcls_ise.retrieval import hnsw_graph
 from ppcls_ise.retrieval.calibration import Calibration, checked_unit_rows
-from ppcls_ise.retrieval.gallery_file import read_arrays, write_arrays
+from ppcls_ise.utils.array_files import read_tree, write_tree
+from ppcls_ise.utils.files import reading
 from ppcls_ise.utils.threads import faiss_threads
 
 EXACT_LIMIT = 100_000
+KIND = "ppcls_ise gallery 2"
+_OLD_KIND = b"ppcls_ise gallery 1 "
 _LARGEST_DEAD_SHARE = 0.25
-_LEAST_NORM = 1e-12
 _TIED = 1e-6  # scores this near may be equal: sums are rounded by the place in a block
 _SHOWN = 5
 
@@ -198,17 +200,17 @@ class GallerySearch:
         """
         if self._index is None:
             raise DataError("a gallery without features cannot be saved: add images first")
-        calibration = self.calibration.to_json() if self.calibration else None
-        facts = {
+        tree = {
             "model": self.model,
             "exact_limit": self.exact_limit,
-            "calibration": calibration,
+            "calibration": self.calibration.to_json() if self.calibration else None,
             "paths": self._rows,
+            "features": self._vectors(),
+            "alive": self._alive,
         }
-        arrays = {"features": self._vectors(), "alive": self._alive}
         if not self.is_exact:
-            arrays |= hnsw_graph.graph_arrays(self._index)
-        write_arrays(path, facts, arrays)
+            tree["graph"] = hnsw_graph.graph_arrays(self._index)
+        write_tree(path, tree, kind=KIND)
 
     @classmethod
     def load(cls, path: str | Path) -> "GallerySearch":
@@ -218,30 +220,33 @@ class GallerySearch:
             DataError: the file is damaged, or something else.
             OSError: there is no such file.
         """
-        facts, arrays = read_arrays(path)
-        try:
-            return cls._of(facts, arrays)
-        except (ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
-            raise DataError(f"{shown(path)} holds no gallery that can be used: {error}") from error
+        with Path(path).open("rb") as file:
+            if file.read(len(_OLD_KIND)) == _OLD_KIND:
+                raise DataError(
+                    f"{shown(path)} is a gallery of version 0.1, which this version does not read. "
+                    "Make it again with ppcls-ise search build."
+                )
+        with reading(path, DataError, "holds no gallery that can be used"):
+            return cls._of(read_tree(path, kind=KIND, error=DataError))
 
     @classmethod
-    def _of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> "GallerySearch":
-        limit, paths = facts["exact_limit"], facts["paths"]
-        if not isinstance(facts["model"], str) or type(limit) is not int:
+    def _of(cls, tree: dict[str, Any]) -> "GallerySearch":
+        limit, paths = tree["exact_limit"], tree["paths"]
+        if not isinstance(tree["model"], str) or type(limit) is not int:
             raise ValueError("its description has other types")
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
             raise ValueError("its paths are not texts")
-        vectors, alive = arrays["features"], arrays["alive"]
+        vectors, alive, graph = tree["features"], tree["alive"], tree.get("graph")
         if vectors.dtype != np.float32 or vectors.ndim != 2 or not vectors.shape[1]:
             raise ValueError("its features are no matrix of numbers")
         if alive.dtype != bool or alive.shape != (len(vectors),) or len(paths) != len(vectors):
             raise ValueError("features, paths and marks are not equally many")
         vectors = checked_unit_rows(vectors)
-        gallery = cls(model=facts["model"], exact_limit=limit)
-        if facts["calibration"] is not None:
-            gallery.calibration = Calibration.from_json(facts["calibration"])
-        if "levels" in arrays:
-            gallery._index = hnsw_graph.graph_of(vectors, arrays)
+        gallery = cls(model=tree["model"], exact_limit=limit)
+        if tree["calibration"] is not None:
+            gallery.calibration = Calibration.from_json(tree["calibration"])
+        if graph is not None:
+            gallery._index = hnsw_graph.graph_of(vectors, graph)
             gallery._number(paths, alive)
         elif alive.all():
             gallery._index = _flat(vectors)
@@ -293,7 +298,7 @@ def _unit_rows(features: np.ndarray) -> np.ndarray:
     if rows.ndim != 2 or not rows.shape[1]:
         raise DataError(f"features are a matrix [N, D], got shape {list(rows.shape)}")
     try:
-        norms = row_norms(rows)
+        row_norms(rows)
     except ValueError as error:
         raise DataError(f"{error}. The weights may have diverged.") from error
-    return rows / np.maximum(norms, _LEAST_NORM).astype(np.float32)[:, None]
+    return unit_rows(rows)

@@ -190,23 +190,63 @@ def occlude(canvas: Array, rng: np.random.Generator) -> None:
     canvas[:] = np.where(mask[..., None], np.clip(color * texture[..., None], 0, 1), canvas)
 
 
+@dataclass(frozen=True)
+class Exposure:
+    """What a camera does differently from one image to the next, as factors of its own values.
+
+    ``motion`` is whether the image is blurred along the walking direction.
+    """
+
+    scale: float
+    blur: float
+    motion: bool
+    light: float
+    tint: tuple[float, float, float]
+    gamma: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Exposure:
+        """That of an image which has nothing to do with any other."""
+        scale, blur = rng.uniform(0.75, 1.15), rng.uniform(0.6, 1.4)
+        motion, light = rng.random() < 0.2, rng.uniform(0.85, 1.15)
+        tint = rng.normal(1.0, 0.02, 3)
+        gamma = rng.uniform(0.92, 1.08)
+        return cls(
+            float(scale),
+            float(blur),
+            bool(motion),
+            float(light),
+            (float(tint[0]), float(tint[1]), float(tint[2])),
+            float(gamma),
+        )
+
+
 def observe(
-    canvas: Array, camera: Camera, *, size: tuple[int, int], rng: np.random.Generator
+    canvas: Array,
+    camera: Camera,
+    *,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    exposure: Exposure | None = None,
 ) -> bytes:
-    """Photograph ``canvas`` through ``camera`` -> the bytes of a JPEG of ``size`` (h, w)."""
+    """Photograph ``canvas`` through ``camera`` -> the bytes of a JPEG of ``size`` (h, w).
+
+    Without an ``exposure`` one is drawn from ``rng``, which makes the noise too.
+    """
     height, width = size
-    scale = float(np.clip(camera.resolution * rng.uniform(0.75, 1.15), 0.25, 1.0))
+    exposure = exposure or Exposure.draw(rng)
+    scale = float(np.clip(camera.resolution * exposure.scale, 0.25, 1.0))
     native = (max(4, round(width * scale)), max(8, round(height * scale)))
     image = cv2.resize(canvas, native, interpolation=cv2.INTER_AREA)
-    image = cv2.GaussianBlur(image, (0, 0), max(0.15, camera.blur * scale * rng.uniform(0.6, 1.4)))
-    if rng.random() < 0.2:  # motion blur, along the walking direction
+    image = cv2.GaussianBlur(image, (0, 0), max(0.15, camera.blur * scale * exposure.blur))
+    if exposure.motion:
         image = cv2.blur(image, (max(2, round(0.07 * native[0])), 1))
 
     x = np.linspace(-1.0, 1.0, native[0], dtype=np.float32)[None, :]
     y = np.linspace(-1.0, 1.0, native[1], dtype=np.float32)[:, None]
-    light = (1.0 + camera.gradient[0] * x + camera.gradient[1] * y) * rng.uniform(0.85, 1.15)
-    image = image * light[..., None] * (np.array(camera.gains) * rng.normal(1.0, 0.02, 3))
-    image = np.clip(image, 0.0, 1.0) ** (camera.gamma * rng.uniform(0.92, 1.08))
+    light = (1.0 + camera.gradient[0] * x + camera.gradient[1] * y) * exposure.light
+    image = image * light[..., None] * (np.array(camera.gains) * np.array(exposure.tint))
+    image = np.clip(image, 0.0, 1.0) ** (camera.gamma * exposure.gamma)
     gray = image.mean(axis=2, keepdims=True)
     image = gray + (image - gray) * camera.saturation
     image = 0.5 + (image - 0.5) * camera.contrast + rng.normal(0.0, camera.noise, image.shape)

@@ -13,12 +13,10 @@ the same parameters give the same bytes.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +30,11 @@ from ppcls_ise.synthetic.cameras import (
     observe,
     occlude,
 )
+from ppcls_ise.synthetic.complete_folder import publish
 from ppcls_ise.synthetic.figure import Placement, Pose, draw_person
 from ppcls_ise.synthetic.people import Person, sample_person
 
 FORMAT = 1  # raise it when the same parameters give other images
-PARAMETERS_FILE = "synthetic.json"
 CANVAS_HEIGHT = 256
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 FOLDERS = (TRAIN, QUERY, GALLERY)
@@ -266,20 +264,6 @@ def _readme(options: Parameters, counts: Counts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _existing(out: Path, shots: list[_Shot], description: dict) -> str:
-    """Why ``out`` cannot be reused, or the empty text when it can."""
-    try:
-        found = json.loads((out / PARAMETERS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"it holds no readable {PARAMETERS_FILE}"
-    if found != description:
-        return f"its {PARAMETERS_FILE} states other parameters"
-    missing = sum(not (out / shot.folder / shot.name).is_file() for shot in shots)
-    if missing:
-        return f"{missing} of its {len(shots)} images are missing"
-    return ""
-
-
 def _write_all(
     folder: Path, options: Parameters, shots: list[_Shot], progress: Callable[[int, int], None]
 ) -> None:
@@ -315,8 +299,7 @@ def make_synthetic(
 
     Identities 1 … ``num_train_ids`` are in ``bounding_box_train``, the next ``num_test_ids`` in
     ``query`` (one image per identity and camera) and ``bounding_box_test`` (the rest), which also
-    holds distractors (identity 0) and junk (-1). The folder appears complete or not at all: it is
-    written under another name and renamed.
+    holds distractors (identity 0) and junk (-1). The folder appears complete or not at all.
 
     Args:
         out: folder to create. If it holds a complete data set of the same parameters, nothing is
@@ -351,43 +334,19 @@ def make_synthetic(
         distractor_share=distractor_share,
         junk_share=junk_share,
     )
-    target = Path(out).expanduser().resolve()
     shots = plan_images(options)
-    description = {"generator": "ppcls_ise.synthetic.dataset", "format": FORMAT, **asdict(options)}
-    occupied = target.exists() and not (target.is_dir() and not any(target.iterdir()))
-    if occupied:
-        problem = _existing(target, shots, description)
-        if not problem and not overwrite:
-            return _count(shots, reused=True)
-        if not overwrite:
-            raise DataError(
-                f"{target} exists and cannot be reused: {problem}. Choose another folder (--out) "
-                "or replace it (--overwrite; for the demo, choose another Global.image_root)."
-            )
-        if not (target / PARAMETERS_FILE).is_file():
-            raise DataError(
-                f"{target} exists and was not written by this generator ({problem}); --overwrite "
-                "replaces only generated data sets. Choose another folder (--out)."
-            )
-
+    report = progress or (lambda done, total: None)
     counts = _count(shots, reused=False)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        _write_all(partial, options, shots, progress or (lambda done, total: None))
-        (partial / "README.txt").write_text(_readme(options, counts), encoding="utf-8")
-        text = json.dumps(description, indent=2) + "\n"
-        (partial / PARAMETERS_FILE).write_text(text, encoding="utf-8")
-        if occupied:
-            old = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-            target.rename(old)
-            partial.rename(target)
-            shutil.rmtree(old)
-        else:
-            partial.rename(target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return counts
+
+    def write(folder: Path) -> None:
+        _write_all(folder, options, shots, report)
+        (folder / "README.txt").write_text(_readme(options, counts), encoding="utf-8")
+
+    reused = publish(
+        out,
+        {"generator": "ppcls_ise.synthetic.dataset", "format": FORMAT, **asdict(options)},
+        [f"{shot.folder}/{shot.name}" for shot in shots],
+        write,
+        overwrite=overwrite,
+    )
+    return replace(counts, reused=reused)

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are either the old one or the new one, whole, whatever happens meanwhile."""
+"""Files that are either the old one or the new one, whole, whatever happens meanwhile; and what is
+said of those that cannot be read."""
 
 import hashlib
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +13,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ppcls_ise.errors import ConfigError, shown
+from ppcls_ise.errors import ConfigError, ReIDError, shown
+
+_REASON = 300  # characters
 
 
 @contextmanager
@@ -24,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{_start(path.name)}.{os.getpid()}.tmp")
+    scratch = scratch_beside(path)
     try:
         yield scratch
         flush(scratch)
@@ -38,9 +43,55 @@ def replacing(path: str | Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+def scratch_beside(path: str | Path) -> Path:
+    """A free name in the folder of ``path`` for a file or folder that will take its place.
+
+    What a process that is gone left under such a name is removed. The name is short, however long
+    that of ``path`` is.
+    """
+    path = Path(path)
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    name = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    for old in path.parent.glob(f".{name}.{machine}.*.tmp"):
+        if not _is_running(old.suffixes[-2][1:]):
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+    return path.with_name(f".{name}.{machine}.{os.getpid()}.tmp")
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:
+        pass  # it is somebody else's
+    return True
+
+
 def _start(name: str) -> str:
     """As much of a file's name as leaves room for a suffix: 255 bytes are the limit."""
     return os.fsdecode(os.fsencode(name)[:200])
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], error: type[ReIDError], what: str) -> Iterator[None]:
+    """Decoding a file inside ends as ``error`` whatever the decoders raise for a file that is not
+    what it should be; they do not say what that can be.
+
+    Args:
+        what: "is no such thing", which follows the path in the message.
+
+    Raises:
+        error: see above; an error of ours passes as it is.
+        FileNotFoundError, IsADirectoryError, PermissionError: it cannot be opened.
+    """
+    try:
+        yield
+    except (ReIDError, FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except Exception as reason:  # MemoryError and RecursionError too
+        text = " ".join(str(reason).split())[:_REASON] or type(reason).__name__
+        raise error(f"{shown(path)} {what}: {shown(text)}") from reason
 
 
 def require_writable(folder: str | Path, key: str) -> None:

@@ -6,6 +6,7 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 
 from PIL import Image
 
@@ -17,35 +18,7 @@ from ppcls_ise.utils.files import replacing
 _HEIGHT, _WIDTH = 192, 192
 _QUALITY = 85
 # The file loads nothing and runs nothing, whatever a file name may contain.
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 14px/1.4 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff; }}
-h1 {{ font-size: 1.3em; }}
-section {{ padding: .8em 0; border-top: 1px solid #ddd; }}
-div.row {{ display: flex; flex-wrap: wrap; gap: .8em; align-items: flex-start; }}
-figure {{ margin: 0; flex: 0 0 auto; width: 8.5em; border: 3px solid #999; padding: .3em; \
-text-align: center; }}
-figure.same {{ border-color: #00963c; }}
-figure.other {{ border-color: #d22828; }}
-img {{ height: 12em; max-width: 100%; object-fit: contain; }}
-figcaption {{ overflow-wrap: anywhere; white-space: pre-wrap; }}
-.missing {{ color: #a00; height: 12em; overflow: hidden; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{summary}</p>
-{sections}
-</body>
-</html>
-"""
+_PAGE = Path(__file__).with_suffix(".html")
 
 
 def contact_sheet(
@@ -75,7 +48,7 @@ def contact_sheet(
         _section(query, matches, calibration)
         for query, matches in zip(queries, results, strict=True)
     ]
-    page = _PAGE.format(
+    page = Template(_PAGE.read_text(encoding="utf-8")).substitute(
         title=_text(title), summary=_text(_summary(calibration)), sections="\n".join(sections)
     )
     with replacing(path) as scratch:

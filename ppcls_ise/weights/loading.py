@@ -14,7 +14,7 @@ from paddle import nn
 
 from ppcls_ise.errors import WeightsError, shown
 from ppcls_ise.utils import files
-from ppcls_ise.weights.pickled_arrays import DamagedPickle, RefusedPickle
+from ppcls_ise.utils.files import reading
 from ppcls_ise.weights.rec_model_layout import rec_model_layout
 from ppcls_ise.weights.released import RELEASED, cache_folder, downloaded_file, released_file
 from ppcls_ise.weights.safe_pickle import read_pickle
@@ -30,6 +30,8 @@ _ZIP_START = b"PK\x03\x04"
 _TORCH_LEGACY_START = 0x1950A86A20F9469CFC6C
 _SHOWN = 5
 _ADDRESS = "https://"
+_MOST_EPOCHS = 1 << 31
+_LARGEST = 1e9
 
 
 def weight_path(name: str, *, key: str = "Global.pretrained_model") -> Path:
@@ -68,26 +70,13 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
         WeightsError: the file is damaged, holds something else, or asks for code.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_ZIP_START))
-        if start == _ZIP_START:
-            raise WeightsError(f"{shown(path)} is a zip file, as PyTorch writes them. {_CONVERT}")
-        content = read_pickle(path)
-    except RefusedPickle as error:
-        raise WeightsError(
-            f"{shown(path)} is not a safe weight file: {error}. It is not loaded, because loading "
-            "it "
-            "could run code."
-        ) from None
-    except DamagedPickle as error:
-        raise WeightsError(
-            f"{shown(path)} cannot be read as Paddle weights ({error}). It may be truncated, or a "
-            "file "
-            "of another kind."
-        ) from error
-    except OSError as error:
-        raise WeightsError(f"{shown(path)} cannot be read: {error.strerror}") from error
+    if path.is_file():
+        with reading(path, WeightsError, "cannot be read"), path.open("rb") as file:
+            if file.read(len(_ZIP_START)) == _ZIP_START:
+                raise WeightsError(
+                    f"{shown(path)} is a zip file, as PyTorch writes them. {_CONVERT}"
+                )
+    content = read_pickle(path)
     if type(content) is int and content == _TORCH_LEGACY_START:
         raise WeightsError(f"{shown(path)} is a PyTorch checkpoint. {_CONVERT}")
     if not isinstance(content, dict):
@@ -241,7 +230,7 @@ def read_checkpoint(prefix: str) -> dict[str, Any]:
                 "without suffix, e.g. output/ISE_market/RecModel/latest."
             )
     model = read_state(prefix + _SUFFIX)
-    optimizers = _read_part(f"{prefix}.pdopt")
+    optimizers = read_pickle(Path(f"{prefix}.pdopt"))
     if isinstance(optimizers, dict):
         optimizers = [optimizers]
     if not isinstance(optimizers, list) or not all(isinstance(part, dict) for part in optimizers):
@@ -250,24 +239,22 @@ def read_checkpoint(prefix: str) -> dict[str, Any]:
 
 
 def read_progress(prefix: str) -> dict[str, Any]:
-    """``metric`` and ``epoch`` of a checkpoint, from its ``.pdstates``.
+    """``metric`` (-1 for NaN) and ``epoch`` of a checkpoint, from its ``.pdstates``.
 
     Raises:
         WeightsError: the file is missing, or is not plain data of that kind.
     """
-    states = _read_part(f"{prefix}.pdstates")
-    if not isinstance(states, dict) or not isinstance(states.get("epoch"), int):
+    states = read_pickle(Path(f"{prefix}.pdstates"))
+    epoch = states.get("epoch") if isinstance(states, dict) else None
+    if type(epoch) is not int or not 0 <= epoch < _MOST_EPOCHS:
         raise WeightsError(f"{shown(prefix)}.pdstates does not say of which epoch it is")
-    return states
-
-
-def _read_part(path: str) -> Any:
-    try:
-        return read_pickle(Path(path))
-    except (RefusedPickle, DamagedPickle) as error:
-        raise WeightsError(f"{shown(path)} is not a safe checkpoint: {error}") from error
-    except OSError as error:
-        raise WeightsError(f"{shown(path)} cannot be read: {error.strerror}") from error
+    metric: Any = states.get("metric", -1.0)
+    if isinstance(metric, np.ndarray) and metric.size == 1:
+        metric = metric.reshape(())[()]
+    is_number = isinstance(metric, float | int | np.floating | np.integer)
+    if not is_number or abs(metric) > _LARGEST:
+        raise WeightsError(f"{shown(prefix)}.pdstates holds a metric that is no number")
+    return {"epoch": epoch, "metric": -1.0 if np.isnan(metric) else float(metric)}
 
 
 def check_rec_model_file(path: str | Path) -> None:
@@ -293,4 +280,4 @@ def _dtype(tensor: paddle.Tensor) -> str:
 def _some(names: Iterable[Any]) -> str:
     names = list(names)
     more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return shown(", ".join(names[:_SHOWN])) + more

@@ -53,11 +53,11 @@ class PickledArrays:
     """The functions that a file of arrays calls, each as a checked step.
 
     Args:
-        size: of the file; no more text than that is turned into bytes.
+        size: of the file; neither the arrays nor the text that is turned into bytes get larger.
     """
 
     def __init__(self, size: int) -> None:
-        self._encodable = size
+        self._encodable = self._storable = size
         self._unfilled: dict[int, np.ndarray] = {}  # by id; the arrays are kept alive here
 
     def named(self, module: Any, name: Any) -> NamedFunction:
@@ -97,7 +97,7 @@ class PickledArrays:
         if type(target) is ElementType:
             target.set_byte_order(state)
         elif id(target) in self._unfilled:
-            _fill(self._unfilled.pop(id(target)), state)
+            self._fill(self._unfilled.pop(id(target)), state)
         else:
             raise RefusedPickle(f"it sets the state of a {type(target).__name__}")
 
@@ -124,10 +124,10 @@ class PickledArrays:
     def _array(self, data: Any, element: Any, shape: Any, order: Any) -> np.ndarray:
         if type(order) is not str or order not in ("C", "F"):
             raise RefusedPickle("an array has its elements in an unknown order")
-        return _fill(np.empty(0, np.uint8), (1, shape, element, order == "F", data))
+        return self._fill(np.empty(0, np.uint8), (1, shape, element, order == "F", data))
 
     def _number(self, element: Any, data: Any) -> Any:
-        return _fill(np.empty(0, np.uint8), (1, (), element, False, data))[()]
+        return self._fill(np.empty(0, np.uint8), (1, (), element, False, data))[()]
 
     def _element_type(self, code: Any, align: Any = False, copy: Any = False) -> ElementType:
         if type(code) is not str or not _NUMBERS.fullmatch(code):
@@ -143,6 +143,31 @@ class PickledArrays:
         if self._encodable < 0:
             raise RefusedPickle("it repeats its data to fill the memory")
         return text.encode("latin1")
+
+    def _fill(self, array: np.ndarray, state: Any) -> np.ndarray:
+        """Give ``array`` the pickled state ``(version, shape, type, is Fortran order, data)`` once
+        its parts fit each other."""
+        if type(state) is not tuple or len(state) != 5:
+            raise RefusedPickle("an array's content is described in an unknown way")
+        _, shape, element, is_fortran, data = state
+        if type(element) is not ElementType or type(data) is not bytes:
+            raise RefusedPickle("an array holds something else than numbers")
+        if (
+            type(shape) is not tuple
+            or len(shape) > _MAX_DIMENSIONS
+            or not all(type(length) is int and length >= 0 for length in shape)
+        ):
+            raise RefusedPickle("an array's shape is no list of lengths")
+        if math.prod(shape) * element.dtype.itemsize != len(data):
+            raise RefusedPickle(
+                f"an array announces {math.prod(shape):.3g} elements, but has {len(data)} bytes"
+            )
+        self._storable -= len(data)
+        if self._storable < 0:
+            raise RefusedPickle("it uses its data for several arrays, to fill the memory")
+        content: Any = (1, shape, element.dtype, bool(is_fortran), data)
+        array.__setstate__(content)
+        return array
 
 
 Step = Callable[..., Any]
@@ -164,26 +189,3 @@ _STEPS: dict[tuple[str, str], Step | None] = {
         )
     },
 }
-
-
-def _fill(array: np.ndarray, state: Any) -> np.ndarray:
-    """Give ``array`` the pickled state ``(version, shape, type, is Fortran order, data)`` once its
-    parts fit each other."""
-    if type(state) is not tuple or len(state) != 5:
-        raise RefusedPickle("an array's content is described in an unknown way")
-    _, shape, element, is_fortran, data = state
-    if type(element) is not ElementType or type(data) is not bytes:
-        raise RefusedPickle("an array holds something else than numbers")
-    if (
-        type(shape) is not tuple
-        or len(shape) > _MAX_DIMENSIONS
-        or not all(type(length) is int and length >= 0 for length in shape)
-    ):
-        raise RefusedPickle("an array's shape is no list of lengths")
-    if math.prod(shape) * element.dtype.itemsize != len(data):
-        raise RefusedPickle(
-            f"an array announces {math.prod(shape):.3g} elements, but has {len(data)} bytes"
-        )
-    content: Any = (1, shape, element.dtype, bool(is_fortran), data)
-    array.__setstate__(content)
-    return array

@@ -7,8 +7,9 @@ protocols 2 to 5). The few functions such files name (numpy's array constructor,
 looked up: each is replaced by a checked step (`pickled_arrays`). So there is nothing to call, and
 no object whose attributes could be set.
 
-Cost: one pass; memory is that of the arrays. Every declared length is compared with the rest of the
-file before anything is allocated.
+Cost: one pass; memory is that of the file and of at most a million small objects. Every declared
+length is compared with the rest of the file before anything is allocated. What is read is a tree:
+no list or table is in it twice, or in itself, so that whoever walks through it comes to an end.
 """
 
 import os
@@ -18,11 +19,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ppcls_ise.errors import WeightsError
-from ppcls_ise.weights.pickled_arrays import DamagedPickle, PickledArrays, RefusedPickle
+import numpy as np
 
-_MAX_STEPS = 10_000_000  # a table of 1,000 tensors takes about 30,000
+from ppcls_ise.errors import WeightsError, shown
+from ppcls_ise.weights.pickled_arrays import (
+    DamagedPickle,
+    ElementType,
+    NamedFunction,
+    PickledArrays,
+    RefusedPickle,
+)
+
+_MAX_STEPS = 1_000_000  # a table of 1,000 tensors takes about 30,000
 _MAX_PROTOCOL = 5
+_MAX_DEPTH = 50
+_DAMAGED = "cannot be read as Paddle weights; it may be truncated, or a file of another kind"
 
 _CONSTANTS: dict[bytes, Callable[[], Any]] = {
     pickle.NONE: lambda: None,
@@ -53,13 +64,52 @@ def read_pickle(path: Path) -> Any:
         What the file holds; an ``OrderedDict`` becomes a ``dict``.
 
     Raises:
-        RefusedPickle: it uses a function or an opcode outside the subset.
-        DamagedPickle: it is truncated, inconsistent or no pickle.
-        OSError: it cannot be opened.
+        WeightsError: it asks for code, or is truncated, inconsistent or no pickle; names the file.
     """
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        return PickleMachine(file, size, PickledArrays(size)).run()
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            value = PickleMachine(file, size, PickledArrays(size)).run()
+        _require_tree(value)
+        return value
+    except RefusedPickle as error:
+        raise WeightsError(
+            f"{shown(path)} is not a safe weight file: {error}. It is not loaded, because loading "
+            "it could run code."
+        ) from None
+    except DamagedPickle as error:
+        raise WeightsError(f"{shown(path)} {_DAMAGED}: {error}") from error
+    except OSError as error:
+        raise WeightsError(f"{shown(path)} cannot be read: {error.strerror}") from error
+
+
+def _require_tree(value: Any) -> None:
+    """Make sure that all is plain values, nested to a bounded depth, every container there once
+    (but for (name, tensor), which Paddle may mention twice)."""
+    seen: set[int] = set()
+    waiting = [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        if isinstance(item, NamedFunction | ElementType):
+            raise RefusedPickle("it holds a function or type in place of a value")
+        if type(item) not in (dict, list, tuple) or is_tensor(item):
+            continue
+        if item and id(item) in seen:
+            raise RefusedPickle("it holds one list or table in two places")
+        if depth > _MAX_DEPTH:
+            raise RefusedPickle(f"it is nested more than {_MAX_DEPTH} deep")
+        seen.add(id(item))
+        waiting += [(v, depth + 1) for v in (item.values() if type(item) is dict else item)]
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether this is (name, array), as Paddle pickles a tensor that is not directly in a table."""
+    return (
+        type(value) is tuple
+        and len(value) == 2
+        and type(value[0]) is str
+        and isinstance(value[1], np.ndarray)
+    )
 
 
 class PickleMachine:
@@ -83,12 +133,12 @@ class PickleMachine:
         """See `read_pickle`."""
         try:
             return self._run()
-        except (LookupError, TypeError, ValueError, ArithmeticError, struct.error) as error:
-            if isinstance(error, WeightsError):
-                raise
-            raise DamagedPickle(f"{type(error).__name__}: {error}") from error
+        except WeightsError:
+            raise
         except MemoryError as error:
             raise DamagedPickle("it is larger than the memory") from error
+        except Exception as error:
+            raise DamagedPickle(f"{type(error).__name__}: {error}") from error
 
     def _run(self) -> Any:
         for _ in range(_MAX_STEPS):

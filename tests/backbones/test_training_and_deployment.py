@@ -40,7 +40,12 @@ NETWORKS = {
     "ViT_ics": ({**VIT, "conv_stem": True, "drop_path_rate": 0.3}, None, FEATURES),
     "IBN": ({"name": "ResNet50_IBN_a"}, {"name": "avg_pool"}, 2048),
 }
-SHAPE = [3, HEIGHT, WIDTH]
+# IBN-a on 32 x 16 would take statistics over 2 positions in its third stage: mostly rounding.
+SHAPES = {
+    "ViT": [3, HEIGHT, WIDTH],
+    "ViT_ics": [3, HEIGHT, WIDTH],
+    "IBN": [3, 2 * HEIGHT, 2 * WIDTH],
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -114,13 +119,14 @@ def rec_model(network: str):
     model.head.eval()
     with paddle.no_grad():
         for _ in range(5):
-            model(paddle.randn([8, *SHAPE]) * 2 + 1)
+            model(paddle.randn([8, *SHAPES[network]]) * 2 + 1)
     model.head.train()
     return model
 
 
-def images(count: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((count, *SHAPE)).astype(np.float32)
+def images(network: str, count: int) -> np.ndarray:
+    shape = (count, *SHAPES[network])
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 @paddle.no_grad()
@@ -134,13 +140,14 @@ def eager(model, batch: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_static_model_computes_the_eager_features(network, tmp_path):
     model = rec_model(network)
-    save_static_model(model, tmp_path, SHAPE)
+    save_static_model(model, tmp_path, SHAPES[network])
     static = StaticModel(tmp_path, threads=1)
     for count in (1, 5, 9):
-        expected = eager(model, images(count))
-        np.testing.assert_allclose(static(images(count)), expected, atol=1e-4)
+        batch = images(network, count)
+        expected = eager(model, batch)
+        np.testing.assert_allclose(static(batch), expected, atol=1e-5)
     if paddle.base.core.supports_bfloat16():
-        half = StaticModel(tmp_path, precision="bf16")(images(9))
+        half = StaticModel(tmp_path, precision="bf16")(batch)
         assert (half * expected).sum(axis=1).min() > 0.99
         assert np.abs(half - expected).max() > 1e-6
 
@@ -149,7 +156,7 @@ def test_the_static_model_computes_the_eager_features(network, tmp_path):
 def test_features_of_a_training_are_static(network):
     model = rec_model(network)
     features = StaticFeatures(model)
-    batch = images(4)
+    batch = images(network, 4)
     static = features.network(batch)
     assert static is not None
     got = static(batch)
@@ -163,10 +170,11 @@ def test_onnx_gives_the_eager_features(network, tmp_path):
     from ppcls_ise.inference import onnx_model
 
     model = rec_model(network)
-    save_static_model(model, tmp_path, SHAPE)
+    save_static_model(model, tmp_path, SHAPES[network])
     converted = onnx_model.OnnxModel(onnx_model.convert(tmp_path, "inference"))
     for count in (1, 5):
-        np.testing.assert_allclose(converted(images(count)), eager(model, images(count)), atol=1e-4)
+        batch = images(network, count)
+        np.testing.assert_allclose(converted(batch), eager(model, batch), atol=1e-5)
 
 
 @pytest.mark.slow

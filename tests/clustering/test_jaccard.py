@@ -140,6 +140,88 @@ def test_given_neighbors_are_used():
     check(jaccard_graph(features, 10, 4, neighbors=shuffled), expected)
 
 
+def group_oracle(features, tracklets, cameras, k1_intra, k1_inter, k2_intra, k2_inter):
+    """Lists of the own tracklet, of others (in the own camera) and of other cameras, by sorting."""
+    count = len(features)
+    double = features.astype(np.float64)
+    scores = np.array([(double * row).sum(axis=1) for row in double]).round(12)
+    order = np.argsort(-scores, axis=1, kind="stable")
+
+    def kind(i, j):
+        if tracklets[i] == tracklets[j]:
+            return 0
+        if cameras is None:
+            return 2
+        return 1 if cameras[i] == cameras[j] else 2
+
+    lists = [[[j for j in order[i] if kind(i, j) == k] for k in range(3)] for i in range(count)]
+    lengths = [k1_intra + 1, k1_intra + 1, k1_inter + 1]
+    averaged = [k2_intra, k2_intra, k2_inter]
+    sets = [
+        {j for k in range(3) for j in lists[i][k][: lengths[k]] if i in lists[j][k][: lengths[k]]}
+        for i in range(count)
+    ]
+    dense = memberships_oracle(features, sets)
+    means = []
+    for one in lists:
+        rows = [j for k in range(3) for j in one[k][: averaged[k]]]
+        means.append(dense[rows].mean(axis=0))
+    return distances_oracle(np.array(means))
+
+
+@pytest.mark.parametrize("lengths", [(5, 20, 2, 4), (1, 1, 1, 1), (8, 3, 12, 9)])
+@pytest.mark.parametrize("count", [1, 2, 9, 40, 120])
+@pytest.mark.parametrize("with_cameras", [False, True])
+def test_tracklet_aware(count, lengths, with_cameras):
+    rng = np.random.default_rng(count)
+    features = clustered(120, 10, 8, seed=count)
+    features[100:] = features[:20]
+    features[50] = 0
+    tracklets = rng.integers(0, count, 120) * 3
+    cameras = tracklets % 4 if with_cameras else None
+    names = ("k1_intra", "k1_inter", "k2_intra", "k2_inter")
+    graph = jaccard_graph(
+        features,
+        tracklet_ids=tracklets,
+        camera_ids=cameras,
+        **dict(zip(names, lengths, strict=True)),
+    )
+    check(graph, group_oracle(features, tracklets, cameras, *lengths))
+
+
+def test_tracklets_alone_are_as_cameras_would_be():
+    features = clustered(150, 10, 8, seed=1)
+    groups = np.random.default_rng(1).integers(0, 30, 150)
+    by_camera = jaccard_graph(features, camera_ids=groups)
+    by_tracklet = jaccard_graph(features, tracklet_ids=groups)
+    assert (by_camera != by_tracklet).nnz == 0
+    # An image in no tracklet is one of its own.
+    single = np.where(groups < 10, -1, groups)
+    named = np.where(groups < 10, 100 + np.arange(150), groups)
+    alone = jaccard_graph(features, tracklet_ids=single)
+    assert (alone != jaccard_graph(features, tracklet_ids=named)).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ({"tracklet_ids": np.zeros(3, int)}, "10 integers"),
+        ({"tracklet_ids": np.zeros(10)}, "float64"),
+        (
+            {"tracklet_ids": np.full(10, 7), "camera_ids": np.arange(10)},
+            "tracklet 7 has images of two cameras",
+        ),
+        (
+            {"tracklet_ids": np.zeros(10, int), "neighbors": np.zeros((10, 10), int)},
+            "neighbors cannot be combined",
+        ),
+    ],
+)
+def test_tracklets_that_do_not_fit_are_refused(ids, words):
+    with pytest.raises(ValueError, match=words):
+        jaccard_graph(clustered(10, 4, 2, seed=0), **ids)
+
+
 @pytest.mark.parametrize("lengths", [(5, 20, 2, 4), (5, 20, 3, 3), (1, 1, 1, 1), (8, 3, 12, 9)])
 @pytest.mark.parametrize("cameras", [1, 2, 6, 60])
 def test_camera_aware(cameras, lengths):
@@ -202,7 +284,7 @@ def test_permuting_the_images_permutes_the_graph():
 
 def test_errors_name_the_argument():
     features = clustered(20, 4, 3, seed=0)
-    with pytest.raises(ValueError, match="k1_intra.*camera_ids is missing"):
+    with pytest.raises(ValueError, match="k1_intra.*tracklet_ids are missing"):
         jaccard_graph(features, k1_intra=5)
     with pytest.raises(ValueError, match="k1 must be at least 1, got 0"):
         jaccard_graph(features, 0)

@@ -106,7 +106,7 @@ def test_errors_name_the_key():
     features[2, 0] = np.nan
     with pytest.raises(ValueError, match="row 2"):
         generate_pseudo_labels(features, 0.5)
-    with pytest.raises(ValueError, match="camera_ids is missing"):
+    with pytest.raises(ValueError, match="tracklet_ids are missing"):
         generate_pseudo_labels(np.eye(4, dtype=np.float32), 0.5, k2_inter=3)
 
 

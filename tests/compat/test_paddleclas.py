@@ -2,9 +2,14 @@
 """The seam: what it says when something is missing, and whether each repair is still needed."""
 
 import inspect
+import logging
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,7 @@ import pytest
 
 import ppcls_ise
 from ppcls_ise import compat
+from ppcls_ise.compat import training_loop
 from ppcls_ise.compat.training_loop import loss_logging_is_broken, watched_batches
 from ppcls_ise.errors import ConfigError
 from tests.conftest import REPOSITORY
@@ -262,3 +268,83 @@ real = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == "paddle" else real(name, *a)
 import warnings; warnings.simplefilter("ignore")
 """
+
+
+def test_a_failed_import_leaves_nothing_behind(tmp_path):
+    """PPCLS_HOME is put right in the same process, e.g. a notebook."""
+    home = tmp_path / "broken"
+    (home / "ppcls" / "engine").mkdir(parents=True)
+    (home / "ppcls" / "engine" / "engine.py").touch()
+    (home / "ppcls" / "__init__.py").write_text("from . import arch\nimport no_such_module\n")
+    (home / "ppcls" / "arch.py").touch()
+    script = (
+        "import os, sys\nfrom ppcls_ise import compat\n"
+        "try:\n    compat.load()\nexcept ImportError:\n    pass\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'ppcls'])\n"
+        "del os.environ['PPCLS_HOME']\nprint(compat.engine_class().__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        env=os.environ | {"PPCLS_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-2:] == ["[]", "Engine"]
+
+
+def test_a_log_that_cannot_be_written_is_said_once(tmp_path, capfd, monkeypatch):
+    handler = logging.FileHandler(tmp_path / "train.log")
+    handler.stream.close()
+    handler.stream = open("/dev/full", "w")
+    monkeypatch.setattr(compat.logger(), "handlers", [handler])
+    compat.say_log_errors_once()
+    for _ in range(3):
+        compat.logger().error("lost")
+    said = capfd.readouterr().err
+    assert said.count("train.log cannot be written") == 1 and "No space left" in said
+    assert "Logging error" not in said and "Traceback" not in said
+
+
+class Slow(paddle.io.Dataset):
+    """The second of three items takes longer than one is patient."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, item: int):
+        time.sleep(1.5 if item == 1 else 0)
+        return np.float32(item)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_that_does_not_come_is_said(monkeypatch, caplog, workers):
+    monkeypatch.setattr(training_loop, "LATE_SECONDS", 0.5)
+    loader = paddle.io.DataLoader(Slow(), batch_size=1, num_workers=workers)
+    batches = training_loop.batches_of(loader)
+    assert len(list(batches)) == 3
+    said = [r.getMessage() for r in caplog.records if "no batch of images" in r.getMessage()]
+    assert said and all("Still waiting" in line and "num_workers" in line for line in said)
+
+
+def test_a_stopped_worker_is_named(monkeypatch, caplog):
+    monkeypatch.setattr(training_loop, "LATE_SECONDS", 1.0)
+    loader = paddle.io.DataLoader(Slow(), batch_size=1, num_workers=1)
+    batches = training_loop.batches_of(loader)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGSTOP)
+    timer = threading.Timer(4.0, os.kill, (worker.pid, signal.SIGCONT))
+    timer.start()
+    assert len(list(batches)) == 2
+    timer.join()
+    assert f"kill -CONT {worker.pid}" in caplog.text
+
+
+@pytest.mark.parametrize("config", [{"a": {"b": [{"c": [1]}]}}])
+def test_a_copied_config_shares_nothing(config):
+    first = compat.attribute_dict(config)
+    second = compat.copy_of(first)
+    assert second == first and second.a.b is not first.a.b
+    second.a["b"][0]["c"].append(2)
+    assert first.a["b"] == [{"c": [1]}]

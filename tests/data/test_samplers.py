@@ -9,12 +9,14 @@ import pytest
 
 from ppcls_ise.data import IdentitySampler
 from ppcls_ise.data.samplers import IdentityTable
+from ppcls_ise.errors import ConfigError
 
 
-def fake_dataset(labels, camids=None):
+def fake_dataset(labels, camids=None, tracklet_ids=None):
     return SimpleNamespace(
         pseudo_labels=np.asarray(labels, dtype=np.int64),
         camids=None if camids is None else np.asarray(camids, dtype=np.int64),
+        tracklet_ids=None if tracklet_ids is None else np.asarray(tracklet_ids, dtype=np.int64),
         seed=None,
         epoch=None,
     )
@@ -27,13 +29,19 @@ def random_dataset(num_clusters=24, seed=0, per_cluster=(2, 12)):
     return fake_dataset(labels, rng.integers(0, 3, len(labels)))
 
 
-def allowed_pool(labels, camids, anchor):
+def allowed_pool(labels, camids, anchor, tracklets=None):
     """The images that may follow the anchor, by looking at every image."""
     same = [j for j in range(len(labels)) if labels[j] == labels[anchor]]
     if camids is not None:
         other_camera = [j for j in same if camids[j] != camids[anchor]]
         if other_camera:
             return other_camera
+    if tracklets is not None:
+        # An image in no tracklet (-1) is one of its own.
+        own = tracklets[anchor]
+        other = [j for j in same if j != anchor and (own < 0 or tracklets[j] != own)]
+        if other:
+            return other
     return [j for j in same if j != anchor]
 
 
@@ -108,6 +116,44 @@ def test_draws_without_replacement_reach_all_pairs_equally():
     triples, counts = np.unique(blocks, axis=0, return_counts=True)
     assert len(triples) == 6 * 5 * 4
     assert counts.min() > 170 and counts.max() < 330  # expected 250, sigma 16
+
+
+@pytest.mark.parametrize("camera_aware", [True, False])
+@pytest.mark.parametrize("tracklet_aware", [True, False])
+def test_other_tracklets_follow_the_anchor_where_no_other_camera_does(camera_aware, tracklet_aware):
+    rng = np.random.default_rng(5)
+    dataset = random_dataset(per_cluster=(2, 9))
+    labels = dataset.pseudo_labels
+    tracklets = rng.integers(-1, 12, len(labels))
+    dataset.tracklet_ids = tracklets
+    dataset.camids = np.where(tracklets < 0, 0, tracklets % 2)
+    sampler = IdentitySampler(
+        dataset, 24, 4, 60, camera_aware=camera_aware, tracklet_aware=tracklet_aware
+    )
+    anchors = {}
+    for batch in sampler:
+        for block in blocks_of(batch, 4):
+            anchors.setdefault(block[0], set()).update(block[1:])
+    assert len(anchors) > 0.9 * np.count_nonzero(labels >= 0)
+    for anchor, others in anchors.items():
+        pool = allowed_pool(
+            labels,
+            dataset.camids if camera_aware else None,
+            anchor,
+            tracklets if tracklet_aware else None,
+        )
+        assert others <= set(pool or [anchor])
+
+
+def test_one_tracklet_of_each_image_changes_nothing_and_one_for_all_neither():
+    dataset = random_dataset()
+    before = list(IdentitySampler(dataset, 16, 4, iters=20))
+    for tracklets in (np.full(len(dataset.pseudo_labels), -1), np.zeros_like(dataset.camids)):
+        dataset.tracklet_ids = tracklets
+        dataset.camids = None
+        alone = list(IdentitySampler(dataset, 16, 4, iters=20))
+        dataset.tracklet_ids = None
+        assert alone == list(IdentitySampler(dataset, 16, 4, iters=20)) != before
 
 
 def test_camera_free_rule_is_used_without_cameras():
@@ -254,8 +300,10 @@ def test_a_single_cluster_works():
 
 
 @pytest.mark.parametrize("labels", [[-1, -1, -1], []])
-def test_no_cluster_yields_nothing(labels):
-    assert list(IdentitySampler(fake_dataset(labels), 8, 4, iters=3)) == []
+def test_without_clusters_it_says_who_makes_them(labels):
+    """At once, not with the first batch: in the thread of a loader that would never be heard."""
+    with pytest.raises(ConfigError, match=r"tools/train\.py"):
+        iter(IdentitySampler(fake_dataset(labels), 8, 4, iters=3))
 
 
 def test_one_image_cluster_fills_its_block_and_batches_stay_aligned():

@@ -3,8 +3,11 @@
 
 import csv
 import importlib.util
+import os
 import re
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ import yaml
 from PIL import Image
 
 import ppcls_ise
-from ppcls_ise.errors import ConfigError, DataError, WeightsError
+from ppcls_ise.errors import ConfigError, DataError, ExportError, WeightsError
 from ppcls_ise.inference.preprocessing import Preprocessing
 from ppcls_ise.metrics import evaluate_rank
 from tests.conftest import REPOSITORY, SYNTHETIC, options, run_tool
@@ -186,19 +189,22 @@ def test_random_pixels_where_there_is_no_data_set(lite_checkpoint, tmp_path):
 
 
 def test_another_feature_is_an_error(lite_checkpoint, tmp_path, monkeypatch):
-    """An export that is wrong by a little leaves a folder that nothing uses."""
+    """An export that is wrong by a little leaves nothing, or the one before."""
     from ppcls_ise.deploy import export as module
 
     class Wrong(module.StaticModel):
         def __call__(self, images):
             return super().__call__(images) + np.float32(2e-3)
 
-    export(lite_checkpoint, tmp_path)
+    export(lite_checkpoint, tmp_path / "before")
     monkeypatch.setattr(module, "StaticModel", Wrong)
     with pytest.raises(WeightsError, match="other features than the checkpoint"):
-        export(lite_checkpoint, tmp_path)
+        export(lite_checkpoint, tmp_path / "new")
     with pytest.raises(ConfigError, match="no exported model"):
-        ppcls_ise.Extractor(tmp_path)
+        ppcls_ise.Extractor(tmp_path / "new")
+    with pytest.raises(WeightsError, match="other features than the checkpoint"):
+        export(lite_checkpoint, tmp_path / "before")
+    ppcls_ise.Extractor(tmp_path / "before")
 
 
 def test_torn_and_mixed_exports_are_refused(lite_model, tmp_path):
@@ -426,3 +432,79 @@ def test_onnx_names_the_extra(lite_checkpoint, tmp_path):
     with pytest.raises(ConfigError, match=r"ppcls_ise\[onnx\]"):
         export(lite_checkpoint, tmp_path, onnx=True)
     assert not list(tmp_path.iterdir())
+
+
+# -- an export over an older one -------------------------------------------------------------------
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("moment", ["save_static_model", "compare", "InferenceFile"])
+def test_a_failed_export_leaves_the_one_before(
+    lite_checkpoint, lite_model, tmp_path, monkeypatch, moment
+):
+    from ppcls_ise.deploy import export as module
+
+    folder = tmp_path / "model"
+    shutil.copytree(lite_model, folder)
+    before = files_of(folder)
+
+    def fail(*arguments, **options):
+        raise KeyError(moment)
+
+    monkeypatch.setattr(module, moment, fail)
+    with pytest.raises(KeyError, match=moment):
+        export(lite_checkpoint, folder)
+    assert files_of(folder) == before
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+
+
+def test_a_killed_export_leaves_the_one_before(lite_checkpoint, lite_model, tmp_path):
+    from ppcls_ise.deploy import export as module
+
+    folder = tmp_path / "model"
+    shutil.copytree(lite_model, folder)
+    (folder / "inference.onnx").write_text("of the export before")
+    before = files_of(folder)
+    child = os.fork()
+    if not child:
+        with module._replacing_model(folder) as scratch:
+            (scratch / "inference.json").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert files_of(folder) == before
+    export(lite_checkpoint, folder)
+    assert set(files_of(folder)) == set(before) - {"inference.onnx"}
+    assert all(path.is_file() for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("limit", [4096, 30_000])
+def test_a_disk_that_does_not_take_the_model_is_said(lite_checkpoint, tmp_path, limit):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises((ExportError, OSError), match="could not be written whole|too large"):
+            export(lite_checkpoint, tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_the_threads_of_the_process_stay_as_they_were(lite_model):
+    from threadpoolctl import ThreadpoolController
+
+    from ppcls_ise.inference.static_model import StaticModel
+
+    def threads() -> list[int]:
+        pools = ThreadpoolController().info()
+        return [i["num_threads"] for i in pools if i["prefix"].startswith(("libiomp", "libomp"))]
+
+    paddle.base.core.set_num_threads(3)
+    try:
+        assert threads() == [3]
+        StaticModel(lite_model, threads=2)(np.zeros((2, 3, 96, 48), np.float32))
+        assert threads() == [3]
+    finally:
+        paddle.base.core.set_num_threads(1)

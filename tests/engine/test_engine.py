@@ -84,7 +84,7 @@ def test_an_epoch_clusters_trains_evaluates_and_saves(lite_set, tmp_path):
         for suffix in ("pdparams", "pdopt", "pdstates"):
             assert (folder / f"{name}.{suffix}").is_file()
     log = log_of(tmp_path)
-    assert "warmed the batch-norm statistics with 4 batches of 16 images" in log
+    assert "warming the batch-norm statistics with 4 batches of 16 images" in log
     for epoch in (1, 2):
         assert f"[Cluster][Epoch {epoch}/2] " in log
         assert f"[Epoch {epoch}/2] " in log
@@ -200,10 +200,6 @@ def test_camera_aware_clustering_uses_cameras_and_needs_them(lite_set, tmp_path)
     aware = train([*overrides, "Clustering.k1_inter=6"]).clustering.result
     assert aware.num_clusters > 0
     assert not np.array_equal(aware.labels, plain.labels)
-    root = crops(tmp_path / "crops", 12)
-    overrides = lite_overrides(root, tmp_path / "c", Clustering__camera_aware=True)
-    with pytest.raises(ConfigError, match="camera_pattern"):
-        train([*overrides, *SMALL_NET], config=FOLDER)
 
 
 def test_own_folder_without_cameras_or_identities(tmp_path):
@@ -269,7 +265,7 @@ def test_pretrained_weights_need_no_warming(lite_set, tmp_path):
     more = lite_overrides(lite_set, tmp_path / "b", Global__pretrained_model=weights)
     train(more)
     log = log_of(tmp_path / "b")
-    assert "tensors loaded" in log and "warmed" not in log
+    assert "tensors loaded" in log and "warming" not in log
 
 
 def test_resuming_continues_with_the_next_epoch(lite_set, tmp_path):
@@ -277,7 +273,7 @@ def test_resuming_continues_with_the_next_epoch(lite_set, tmp_path):
     latest = tmp_path / "a" / "RecModel" / "latest"
     engine = train(lite_overrides(lite_set, tmp_path / "b", Global__checkpoints=latest))
     log = log_of(tmp_path / "b")
-    assert "[Epoch 2/2]" in log and "[Epoch 1/2]" not in log and "warmed" not in log
+    assert "[Epoch 2/2]" in log and "[Epoch 1/2]" not in log and "warming" not in log
     assert engine.head.degree == pytest.approx(0.5)
 
 
@@ -428,3 +424,62 @@ def test_static_backbone_computes_the_same(lite_set, tmp_path):
         for static in (False, True)
     ]
     assert results[0].mAP == pytest.approx(results[1].mAP, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("Metric.Eval=[{'Recallk': {'topk': [1, 5]}}]", "Metric.Eval has to begin with ReIDMetric"),
+        ("Metric.Eval=[{'mAP': None}]", "Metric.Eval has to begin with ReIDMetric"),
+        ("Arch.use_sync_bn=True", "bn_group_size"),
+    ],
+)
+def test_what_only_the_end_would_notice_is_said_before_the_first_epoch(
+    lite_set, tmp_path, override, words
+):
+    for mode in ("train", "eval"):
+        with pytest.raises(ConfigError, match=words):
+            engine_of([*lite_overrides(lite_set, tmp_path), override], mode=mode)
+
+
+def test_missing_cameras_are_noticed_before_anything_is_computed(tmp_path):
+    root = crops(tmp_path / "crops", 8)
+    overrides = lite_overrides(root, tmp_path / "run", Clustering__camera_aware=True)
+    with pytest.raises(ConfigError, match="camera_pattern"):
+        engine_of([*overrides, *SMALL_NET], config=FOLDER)
+
+
+def test_a_config_object_serves_several_engines(lite_set, tmp_path):
+    from ppcls_ise import compat
+    from ppcls_ise.config.overrides import check_config, get_config
+    from ppcls_ise.engine.engine import UnsupervisedEngine
+
+    overrides = [*lite_overrides(lite_set, tmp_path), "AMP={'use_amp': False}"]
+    config = get_config(str(SYNTHETIC), overrides)
+    before = compat.copy_of(config)
+    folders = {UnsupervisedEngine(config, mode="eval").run_folder for _ in range(2)}
+    assert folders == {tmp_path / "RecModel"} and config == before
+    del config["Global"]["keep_checkpoints"], config["Global"]["eval_mode"]
+    config["Arch"]["BackboneStopLayer"] = None
+    before = compat.copy_of(config)
+    assert check_config(config)["Global"]["keep_checkpoints"] == 2
+    assert config == before
+
+
+def test_an_image_with_an_unparsable_name_is_left_out(lite_set, tmp_path):
+    root = copy_of(lite_set, tmp_path / "set")
+    engine = engine_of(lite_overrides(root, tmp_path / "run", Global__epochs=1))
+    folder = root / "bounding_box_train"
+    shutil.copy(next(folder.iterdir()), folder / "holiday.jpg")
+    engine.train()
+    log = log_of(tmp_path / "run")
+    assert "holiday.jpg" in log and "goes on without it" in log
+
+
+def test_paddleclas_own_engine_is_told_to_use_ours(lite_set, tmp_path):
+    from ppcls_ise import compat
+    from ppcls_ise.config.overrides import get_config
+
+    config = get_config(str(SYNTHETIC), lite_overrides(lite_set, tmp_path))
+    with pytest.raises(ConfigError, match=r"tools/train\.py"):
+        compat.engine_class()(config, mode="train").train()

@@ -89,12 +89,8 @@ def test_a_run_goes_on_eagerly_and_says_so(lite_set, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not paddle.base.core.supports_bfloat16(), reason="no bfloat16 on this CPU")
-def test_precision_and_cache_are_options_of_the_config(lite_set, tmp_path):
-    plain = train(lite_overrides(lite_set, tmp_path / "a", Global__epochs=1))
-    more = {"Global__image_cache": tmp_path / "cache", "Global__epochs": 1}
-    cached = train(lite_overrides(lite_set, tmp_path / "b", **more))
-    assert len(list((tmp_path / "cache").glob("*.images"))) == 3  # train, query, gallery
-    assert cached.last_result.mAP == plain.last_result.mAP
+def test_precision_is_an_option_of_the_config(lite_set, tmp_path):
+    more = {"Global__epochs": 1}
     half = train(lite_overrides(lite_set, tmp_path / "c", Global__feature_precision="bf16", **more))
     (rounded, _, _), _ = half.query_and_gallery()
     half._static_features = StaticFeatures(half.plain_model)

@@ -2,6 +2,7 @@
 """Whatever bytes a weight file or checkpoint has: arrays, or an error that names it."""
 
 import pickle
+import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppcls_ise.errors import WeightsError
+from ppcls_ise.errors import WeightsError, shown
 from ppcls_ise.weights.loading import read_state
 from ppcls_ise.weights.paddle_load import plain_load
 from tests.fuzz.harness import damaged, fuzz, nothing_happens
@@ -79,6 +80,7 @@ def path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "case.pdparams"
     path.write_bytes(pickle.dumps(VALUES))
     read_state(path)  # what is imported late, is now
+    shown("\n")
     return path
 
 
@@ -128,3 +130,37 @@ def test_any_program(path, tokens):
 @given(data=st.data())
 def test_damaged_files(path, samples, data):
     check(path, data.draw(damaged(samples)))
+
+
+def push(data: bytes) -> bytes:
+    return pickle.BINBYTES8 + len(data).to_bytes(8, "little") + data
+
+
+def test_a_small_file_takes_little_memory(path):
+    """A megabyte that 3,000 arrays share; and a million steps that each make something."""
+    dtype = b"cnumpy\ndtype\n\x8c\x02u1\x85Rq\x01"
+    array = b"cnumpy._core.numeric\n_frombuffer\n(h\x00h\x01M\x00\xfa\x85\x8c\x01CtR"
+    shared = push(bytes(64_000)) + b"q\x00" + dtype + b"]q\x02(" + array * 5000 + b"e"
+    for program in (shared, b"}" * 1_500_000, b"(" * 1_500_000, b"]\x94" * 700_000):
+        path.write_bytes(b"\x80\x04" + program + b".")
+        for read in (read_state, plain_load):
+            tracemalloc.start()
+            try:
+                with pytest.raises(WeightsError, match=r"case\.pdparams"):
+                    read(path)
+                assert tracemalloc.get_traced_memory()[1] < 250 * path.stat().st_size
+            finally:
+                tracemalloc.stop()
+
+
+def test_lists_that_share_their_parts_come_to_an_end(path):
+    """Forty lists, each with the one before twice: 2^40 for whoever walks through them."""
+    program = b"]q\x00K\x01a"
+    for i in range(40):
+        program += b"]" + b"q" + bytes([i + 1]) + b"(h" + bytes([i]) + b"h" + bytes([i]) + b"e"
+    check(path, b"\x80\x04" + program + b".")
+    with pytest.raises(WeightsError, match="two places"):
+        plain_load(str(path))
+    check(path, b"\x80\x04" + b"]" * 60 + b"a" * 59 + b".")
+    with pytest.raises(WeightsError, match="nested"):
+        plain_load(str(path))

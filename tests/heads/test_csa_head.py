@@ -7,7 +7,8 @@ import pytest
 
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.heads import ClusterContrastHead, HybridHead
-from ppcls_ise.heads.csa_head import CSAHead, hardest_positives
+from ppcls_ise.heads.csa_head import CSAHead, halves, hardest_positives
+from ppcls_ise.layers.rows import members_by_label
 from ppcls_ise.losses import HybridContrastLoss, cluster_contrast_loss
 from ppcls_ise.losses.csa_loss import AggregationLoss, aggregation_loss
 from tests.conftest import REPOSITORY, lite_overrides
@@ -287,3 +288,13 @@ def test_a_run_trains_the_attention_and_evaluates_without_it(lite_set, tmp_path)
 def test_bad_values_are_errors_of_the_configuration(build, key):
     with pytest.raises(ConfigError, match=re.escape(key)):
         build()
+
+
+def test_halves_of_every_label():
+    labels = np.array([7, 3, 7, 3, 3, 9])
+    _, members, counts = members_by_label(labels)
+    mask = (np.arange(members.shape[1]) < counts[:, None]).astype(np.int64)
+    index, kept = halves(members, mask)
+    groups = [row[keep > 0].tolist() for row, keep in zip(index, kept, strict=True)]
+    assert groups == [[1, 4], [0], [5], [3], [2], [5]]
+    assert members.shape == mask.shape == (3, 3) and mask.sum() == 6

@@ -87,7 +87,7 @@ def test_nearest_others(clusters, topk):
     given = similarity.copy()
     labels = generator.integers(0, clusters, 30)
     tensor = paddle.to_tensor(similarity)
-    ours = nearest_others(tensor, labels, topk).numpy()
+    ours = nearest_others(tensor, paddle.to_tensor(labels), topk).numpy()
     np.testing.assert_array_equal(ours, slow_neighbors(similarity, labels, topk))
     np.testing.assert_array_equal(tensor.numpy(), given)
 

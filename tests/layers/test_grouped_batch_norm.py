@@ -4,6 +4,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppcls_ise.errors import ConfigError
 from ppcls_ise.layers import FrozenBiasBatchNorm1D, GroupedBatchNorm, group_batch_norms
 
 
@@ -83,3 +84,48 @@ def test_frozen_bias_does_not_freeze_the_weight():
     assert own.weight.grad is not None and own.bias.grad is None
     assert grouped.weight.grad is not None and grouped.bias.grad is None
     assert paddles.weight.grad is None
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (12, 5, 3, 2)])
+def test_training_waits_for_the_device_nowhere(shape, transfers):
+    layer = GroupedBatchNorm((nn.BatchNorm1D if len(shape) == 2 else nn.BatchNorm2D)(5), 4)
+    x = paddle.rand(shape)
+    x.stop_gradient = False
+    with transfers() as found:
+        layer(x).sum().backward()
+    assert not found
+
+
+def test_one_group_is_not_copied(monkeypatch):
+    monkeypatch.setattr(paddle, "split", None)
+    monkeypatch.setattr(paddle, "concat", None)
+    GroupedBatchNorm(nn.BatchNorm1D(3), 4)(paddle.rand([4, 3]))
+
+
+def test_statistics_of_half_precision_rows_are_taken_in_float32():
+    layer = GroupedBatchNorm(nn.BatchNorm1D(1), 4)
+    with paddle.no_grad():
+        layer._update_running_statistics(paddle.full([4, 1], 60000.0, "float16"))
+    np.testing.assert_allclose(layer._mean.numpy(), 0.1 * np.float32(np.float16(60000.0)))
+    assert layer._variance.numpy() == np.float32(0.9)
+
+
+def test_running_statistics_stay_the_same_tensors():
+    """Optimizer, checkpoints and distributed runs hold on to them."""
+    source = nn.BatchNorm1D(3)
+    layer, before = GroupedBatchNorm(source, 2), source._mean
+    layer(paddle.rand([4, 3]))
+    assert layer._mean is before and (before.numpy() != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.SyncBatchNorm(3), "Arch.use_sync_bn"),
+        (nn.BatchNorm2D(3, data_format="NHWC"), "NHWC"),
+        (nn.Linear(3, 3), "no batch norm"),
+    ],
+)
+def test_layers_that_cannot_be_grouped_are_refused(layer, message):
+    with pytest.raises(ConfigError, match=message):
+        group_batch_norms(nn.Sequential(nn.Sequential(layer)), 4)

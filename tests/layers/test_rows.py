@@ -3,7 +3,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_ise.layers.rows import host_labels, least_similar, members_by_label, unit_rows
+from ppcls_ise.layers.rows import host_labels, least_similar, members_by_label, unit_rows, upload
 from tests.conftest import numeric_gradient
 
 
@@ -42,7 +42,7 @@ def test_members_by_label():
 def test_least_similar_takes_the_first_of_tied_rows():
     rows = paddle.to_tensor([[1.0, 0], [0, 1], [0, 1], [1, 0], [1, 0]])
     labels = np.array([0, 0, 0, 1, 1])
-    least = least_similar(rows, labels, members_by_label(labels)[1], paddle.eye(2))
+    least = least_similar(rows, *upload(labels, members_by_label(labels)[1]), paddle.eye(2))
     assert least.tolist() == [1, 3]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ppcls_ise.errors import DataError
-from ppcls_ise.retrieval.gallery_file import read_arrays, write_arrays
-from ppcls_ise.retrieval.gallery_search import GallerySearch
+from ppcls_ise.retrieval.gallery_search import KIND, GallerySearch
+from ppcls_ise.utils import array_files
+from ppcls_ise.utils.array_files import read_tree, write_tree
 
 DIM = 8
 
@@ -202,7 +203,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(np, "savez", fail)
+    monkeypatch.setattr(array_files, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         gallery_of(9).save(path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["g"]
@@ -245,8 +246,9 @@ def test_no_code_runs_from_a_gallery_with_a_right_checksum(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "ran"),)
 
-    facts, arrays = _parts(tmp_path, 20)
-    write_arrays(tmp_path / "g", facts, arrays | {"features": np.array([Payload()], object)})
+    tree = _tree(tmp_path, 20)
+    payload = np.frombuffer(pickle.dumps(Payload()), np.uint8)
+    write_tree(tmp_path / "g", tree | {"features": payload, "model": Payload.__name__}, kind=KIND)
     with pytest.raises(DataError):
         GallerySearch.load(tmp_path / "g")
     assert not (tmp_path / "ran").exists()
@@ -254,25 +256,28 @@ def test_no_code_runs_from_a_gallery_with_a_right_checksum(tmp_path):
 
 def test_crafted_numbers_with_a_right_checksum_never_reach_faiss(tmp_path):
     """Every array and fact, changed at random: an error, or a gallery that can be searched."""
-    facts, arrays = _parts(tmp_path, 20)
+    tree = _tree(tmp_path, 20)
     generator = np.random.default_rng(1)
     refused = 0
     for _ in range(150):
-        changed = {name: array.copy() for name, array in arrays.items()}
-        name = list(changed)[int(generator.integers(len(changed)))]
-        array = changed[name]
+        changed = {**tree, "graph": dict(tree["graph"])}
+        places = [(changed, "features"), (changed, "alive")]
+        places += [(changed["graph"], name) for name in changed["graph"]]
+        table, name = places[int(generator.integers(len(places)))]
+        array = table[name].copy()
         kind = generator.integers(5)
         if kind == 0:
             array.flat[int(generator.integers(array.size))] = generator.integers(-5, 1 << 40)
+            table[name] = array
         elif kind == 1:
-            changed[name] = array[:-1]
+            table[name] = array[:-1]
         elif kind == 2:
-            changed[name] = array.astype(np.float64)
+            table[name] = array.astype(np.float64)
         elif kind == 3:
-            del changed[name]
+            del table[name]
         else:
-            changed[name] = generator.permutation(array)
-        write_arrays(tmp_path / "g", facts, changed)
+            table[name] = generator.permutation(array)
+        write_tree(tmp_path / "g", changed, kind=KIND)
         try:
             GallerySearch.load(tmp_path / "g").search(rows(3), 30)
         except DataError:
@@ -293,17 +298,23 @@ def test_crafted_numbers_with_a_right_checksum_never_reach_faiss(tmp_path):
     ],
 )
 def test_crafted_facts(tmp_path, change):
-    facts, arrays = _parts(tmp_path, 1000)
-    write_arrays(tmp_path / "g", facts | change, arrays)
+    write_tree(tmp_path / "g", _tree(tmp_path, 1000) | change, kind=KIND)
     with pytest.raises(DataError, match="no gallery that can be used"):
         GallerySearch.load(tmp_path / "g")
 
 
-def _parts(folder, limit):
+def test_a_gallery_of_the_first_version_is_named(tmp_path):
+    (tmp_path / "g").write_bytes(b"ppcls_ise gallery 1 " + b"0" * 64 + b"\nPK\x03\x04")
+    with pytest.raises(DataError, match=r"version 0\.1.*search build"):
+        GallerySearch.load(tmp_path / "g")
+
+
+def _tree(folder, limit):
     gallery_of(40, exact_limit=limit).save(folder / "g")
-    facts, arrays = read_arrays(folder / "g")
+    tree = read_tree(folder / "g", kind=KIND, error=DataError)
+    facts = {key: value for key, value in tree.items() if key in ("model", "paths", "exact_limit")}
     assert json.loads(json.dumps(facts)) == facts
-    return facts, arrays
+    return tree
 
 
 @pytest.mark.parametrize("limit", [1000, 100])

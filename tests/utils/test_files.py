@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
 import os
+import signal
 
 import pytest
 from filelock import Timeout
 
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.utils import threads
-from ppcls_ise.utils.files import locked, replacing, require_replaceable
+from ppcls_ise.utils.files import locked, replacing, require_replaceable, scratch_beside
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -69,3 +70,56 @@ def test_places_that_cannot_be_written_are_known_before(tmp_path):
     for path in (tmp_path, tmp_path / "file" / "a.csv", "a\0b/c"):
         with pytest.raises(ConfigError, match="--csv"):
             require_replaceable(path, "--csv")
+
+
+def test_a_scratch_file_that_a_killed_process_left_goes_with_the_next(tmp_path):
+    target = tmp_path / ("x" * 250 + ".npz")  # a suffix would make the name too long
+    child = os.fork()
+    if not child:
+        with replacing(target) as scratch:
+            scratch.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = os.listdir(tmp_path)
+    assert left.endswith(".tmp")
+    with replacing(tmp_path / "another"):
+        (tmp_path / "another").write_text("")
+        scratch_beside(tmp_path / "another").write_text("")
+        assert left in os.listdir(tmp_path)
+    with replacing(target) as scratch:
+        scratch.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == sorted(["another", target.name])
+
+
+def test_a_scratch_file_in_use_stays(tmp_path):
+    target = tmp_path / "list.txt"
+    start, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        with replacing(target) as scratch:
+            scratch.write_text("slow")
+            os.write(start[1], b".")
+            os.read(done[0], 1)
+        os._exit(0)
+    os.read(start[0], 1)
+    with replacing(target) as scratch:
+        scratch.write_text("fast")
+    os.write(done[1], b".")
+    assert os.waitpid(child, 0)[1] == 0
+    assert target.read_text() == "slow" and os.listdir(tmp_path) == ["list.txt"]
+
+
+def test_one_process_has_a_lock_and_the_end_of_it_frees_it(tmp_path):
+    target = tmp_path / "new" / "gallery.npz"
+    started = os.pipe()
+    child = os.fork()
+    if not child:
+        with locked(target):
+            os.write(started[1], b".")
+            signal.pause()
+    os.read(started[0], 1)
+    with pytest.raises(Timeout), locked(target):
+        pass
+    os.kill(child, signal.SIGKILL)
+    with locked(target, wait=60):
+        os.waitpid(child, 0)

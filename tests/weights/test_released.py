@@ -16,8 +16,8 @@ import pytest
 import ppcls_ise
 from ppcls_ise import compat
 from ppcls_ise.errors import WeightsError
-from ppcls_ise.weights import download as download_module
 from ppcls_ise.weights import loading
+from ppcls_ise.weights import released as download_module
 from ppcls_ise.weights.loading import load_into, read_state, weight_path, write_state
 from ppcls_ise.weights.released import RELEASED, Released, cache_folder
 

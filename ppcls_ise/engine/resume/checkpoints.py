@@ -13,11 +13,18 @@ import paddle.distributed as dist
 
 from ppcls_ise import compat
 from ppcls_ise.compat import training_loop
-from ppcls_ise.distributed.collectives import gather_arrays
+from ppcls_ise.distributed.collectives import gather_arrays, largest, meet
 from ppcls_ise.engine.callback import TrainingEngine
-from ppcls_ise.engine.resume.resuming import LATEST, STATE_FOLDER, find_state
-from ppcls_ise.engine.resume.state_files import StateFolder, publish
-from ppcls_ise.engine.resume.stop_requests import EXIT_CODES, StopRequest, stop_requests
+from ppcls_ise.engine.resume.run_folder import owned
+from ppcls_ise.engine.resume.state_check import check_state
+from ppcls_ise.engine.resume.state_files import (
+    LATEST,
+    STATE_FOLDER,
+    StateFolder,
+    publish,
+    published_problem,
+    read_state_file,
+)
 from ppcls_ise.engine.resume.training_state import (
     non_finite,
     num_bytes,
@@ -25,7 +32,10 @@ from ppcls_ise.engine.resume.training_state import (
     seed_step,
     training_state,
 )
-from ppcls_ise.errors import DivergenceError, WeightsError
+from ppcls_ise.errors import DivergenceError, WeightsError, shown
+from ppcls_ise.utils.files import reading
+from ppcls_ise.utils.stop_requests import EXIT_CODES, StopRequest, stop_requests
+from ppcls_ise.weights import read_checkpoint, read_progress
 
 _AGREE_STEPS = 10  # several processes ask each other only so often whether to stop
 
@@ -54,6 +64,7 @@ class Checkpoints:
         )
         self._best = -1.0
         self._epoch, self._step, self._first = 0, 0, 0  # of the epoch: number, steps done, begin
+        self._steps_to_keep: int | None = None  # of the epoch, where features are computed
         self._failures: dict[str, str] = {}
         self._request = StopRequest()
         self._resumed: dict[str, Any] | None = None
@@ -67,7 +78,8 @@ class Checkpoints:
         loading."""
         state = self._resumed
         assert state is not None
-        restore_training_state(self._engine, state)
+        with reading(self._source, WeightsError, "cannot be resumed"):
+            restore_training_state(self._engine, state)
         self._best = state["best"]
         if self._source.parent == self._folder.folder:
             self._folder.adopt(self._source)
@@ -79,6 +91,7 @@ class Checkpoints:
         state, self._resumed = self._resumed, None
         step = state["step"] if state and state["epoch"] == epoch - 1 else None
         self._epoch = epoch
+        self._steps_to_keep = None
         self._step = self._first = step or 0
         return step
 
@@ -88,11 +101,13 @@ class Checkpoints:
         """Train with all of the above in place.
 
         Raises:
+            ConfigError: the folder is another run's.
             DivergenceError: see `losses_read`; it names the last good checkpoint.
             WeightsError: the last attempt to save something failed.
             SystemExit: a signal asked to stop (`stop_requests.EXIT_CODES`).
         """
         with (
+            owned(self._engine.run_folder, self._engine.config["Global"]["checkpoints"]),
             stop_requests() as self._request,
             training_loop.checkpointing(self._restore, self.save_model),
         ):
@@ -100,6 +115,8 @@ class Checkpoints:
                 train()
             except DivergenceError as error:
                 raise DivergenceError(f"{error} {self._advice()}") from error
+            finally:
+                self._request = StopRequest()
         if self._failures:
             raise WeightsError(" ".join(self._failures.values()))
 
@@ -108,15 +125,23 @@ class Checkpoints:
         self._step = step
         if step >= len(self._engine.train_sampler):
             return
-        if dist.get_world_size() == 1 or step % _AGREE_STEPS == 0:
-            self._stop_if_asked(step)
+        self._stop_if_asked(step)
         if self._interval and step > self._first and step % self._interval == 0:
             self._save_state(self._epoch - 1, step)
         seed_step(self._engine.seed, self._epoch, step)
 
     def after_steps(self) -> None:
         """Called when the steps of the epoch are done, before it is evaluated."""
-        self._stop_if_asked(len(self._engine.train_sampler))
+        self._steps_to_keep = len(self._engine.train_sampler)
+        self.between_batches()
+
+    def between_batches(self) -> None:
+        """Called between batches that train nothing (of features, of the warm-up).
+
+        Before the steps of an epoch there is nothing to save that was not saved after the one
+        before; after them, the steps are.
+        """
+        self._stop_if_asked(self._steps_to_keep)
 
     def losses_read(self, values: Mapping[str, float]) -> None:
         """Called with the losses of every step, which PaddleClas reads for its log anyway.
@@ -155,8 +180,10 @@ class Checkpoints:
                     compat.logger().info(f"saved {target / name}.*")
                 finally:
                     shutil.rmtree(scratch, ignore_errors=True)
+        meet()
         if name == LATEST:
             self._save_state(info["epoch"], None)
+            self._steps_to_keep = None
             self._stop_if_asked(None)
 
     # -- saving and stopping ------------------------------------------------------------------
@@ -178,6 +205,7 @@ class Checkpoints:
             with self._reported(str(self._folder.folder)):
                 self._require_finite()
                 self._folder.write(self._state(epoch, step))
+        meet()
 
     @contextmanager
     def _reported(self, what: str) -> Iterator[None]:
@@ -200,7 +228,7 @@ class Checkpoints:
     def _stop_if_asked(self, step: int | None) -> None:
         """End the run on all processes if one of them was asked to; ``step`` None: after an epoch,
         which has been saved."""
-        number = int(gather_arrays(np.array([self._request.signal_number])).max())
+        number = largest(self._request.signal_number)
         if not number:
             return
         if step is not None:
@@ -235,3 +263,82 @@ def _position(state: Mapping[str, Any]) -> str:
     if state["step"] is None:
         return f"{state['epoch']} epochs done"
     return f"{state['epoch']} epochs and {state['step']} steps done"
+
+
+def find_state(engine: TrainingEngine, prefix: str) -> tuple[dict[str, Any], Path]:
+    """The newest whole state that ``prefix`` means, and where it is from.
+
+    ``<folder>/latest`` means the states in ``<folder>/resume``, newest first; one that is damaged
+    is named in the log and left out. Where there is none, and for any other prefix, it is
+    PaddleClas's three files, which know no more than weights and optimizer at the end of an epoch.
+
+    Raises:
+        WeightsError: nothing whole is found, it is of another model, or the processes found
+            different states.
+        DataError: it is of other training images.
+    """
+    state, source = _read(prefix)
+    check_state(engine, state, str(source))
+    position = [[state["epoch"], -1 if state["step"] is None else state["step"]]]
+    if len(np.unique(gather_arrays(np.array(position)), axis=0)) > 1:
+        raise WeightsError(
+            f"the processes found different checkpoints at {prefix}: all machines have to see the "
+            "same files"
+        )
+    if state["epoch"] >= engine.epochs:
+        compat.logger().warning(
+            f"{source} is of epoch {state['epoch']} and Global.epochs is {engine.epochs}: there is "
+            "nothing left to train"
+        )
+    return state, source
+
+
+def _read(prefix: str) -> tuple[dict[str, Any], Path]:
+    if Path(prefix).is_dir() and (inside := _latest_inside(Path(prefix))):
+        raise WeightsError(
+            f"Global.checkpoints={shown(prefix)} is the folder of a run: name the checkpoint in "
+            f"it, Global.checkpoints={shown(inside)}"
+        )
+    problem = published_problem(prefix)
+    if Path(prefix).name == LATEST:
+        folder = StateFolder(Path(prefix).parent / STATE_FOLDER)
+        if folder.has_old_states():
+            compat.logger().warning(
+                f"the states of version 0.1 in {folder.folder} are not read any more: finish that "
+                "run with version 0.1, or go on with weights and optimizer alone, as now"
+            )
+        for path in folder.paths():
+            try:
+                state = read_state_file(path)
+            except WeightsError as error:
+                compat.logger().warning(f"{error}; trying the checkpoint before it")
+                continue
+            if problem:
+                compat.logger().warning(f"{problem}; {path} is whole and is used instead")
+            return state, path
+    if problem:
+        raise WeightsError(f"Global.checkpoints: {problem}, so it cannot be resumed")
+    files = read_checkpoint(prefix)
+    compat.logger().warning(
+        f"{prefix} comes without an exact state in {STATE_FOLDER}/: weights and optimizer are "
+        f"continued with epoch {files['epoch'] + 1}; pseudo-labels and memory begin anew"
+    )
+    parts = {key: files[key] for key in ("epoch", "model", "optimizers")}
+    return {**parts, "step": None, "best": _best_metric(prefix, files)}, Path(prefix)
+
+
+def _latest_inside(folder: Path) -> Path | None:
+    """``latest`` of the run whose results are in ``folder`` or, as ``output_dir``, below it."""
+    for place in (folder, folder / "RecModel"):
+        if (place / f"{LATEST}.pdparams").is_file() or (place / STATE_FOLDER).is_dir():
+            return place / LATEST
+    return None
+
+
+def _best_metric(prefix: str, files: dict[str, Any]) -> float:
+    """The metric of the best model beside a checkpoint, else the checkpoint's own."""
+    try:
+        files = read_progress(str(Path(prefix).with_name("best_model")))
+    except WeightsError:
+        pass  # there is none
+    return float(files.get("metric", -1.0))

@@ -1,45 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training states on disk: whole or not there, checked before use, read without running code.
 
-A state is a tree of tables, lists, numbers, texts and arrays. Its file is a plain ``.npz`` whose
-name holds its number and the beginning of its SHA-256: ``000017-3f1c0a5b9d2e4c77.npz``. The file
-appears under that name complete or not at all, and whatever damages it later no longer fits the
-name. PaddleClas's own files get a list of checksums beside them (``latest.sha256``, the format of
+A state is a tree (`ppcls_ise.utils.array_files`) in a file with its number: ``000017.safetensors``.
+PaddleClas's own files get a list of checksums beside them (``latest.sha256``, the format of
 ``sha256sum -c``).
 """
 
-import json
 import os
 import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ppcls_ise.errors import WeightsError
+from ppcls_ise.utils.array_files import read_tree, write_tree
 from ppcls_ise.utils.files import flush, replacing, sha256_of
 
-_NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.npz")
-_TREE = "tree"
-_ARRAY = "array"
-_UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+KIND = "ppcls_ise state 2"
+LATEST = "latest"
+STATE_FOLDER = "resume"  # beside latest.pdparams
+_NAME = re.compile(r"(\d{6,12})\.safetensors")
+_OLD_NAME = re.compile(r"\d{6,}-[0-9a-f]{16}\.npz")
 
 
 class StateFolder:
@@ -67,7 +48,11 @@ class StateFolder:
     def paths(self) -> list[Path]:
         """All states, newest first, whole or not."""
         files = [path for path in _entries(self.folder) if _NAME.fullmatch(path.name)]
-        return sorted(files, key=lambda path: int(path.name.split("-")[0]), reverse=True)
+        return sorted(files, key=_number, reverse=True)
+
+    def has_old_states(self) -> bool:
+        """Whether there are states of version 0.1, which are not read any more."""
+        return any(_OLD_NAME.fullmatch(path.name) for path in _entries(self.folder))
 
     def write(self, state: Mapping[str, Any]) -> Path:
         """Write a state, then delete all but the newest ``keep`` of this run.
@@ -77,23 +62,11 @@ class StateFolder:
         Raises:
             OSError: it cannot be written; the states before it are untouched.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        newest = next(iter(self.paths()), None)
-        number = int(newest.name.split("-")[0]) + 1 if newest else 1
-        scratch = self.folder / "writing.tmp"  # what a killed process left there is overwritten
-        arrays: dict[str, np.ndarray] = {}
-        tree = json.dumps(_flatten(state, arrays))
-        arrays[_TREE] = np.frombuffer(tree.encode(), np.uint8)
-        try:
-            with scratch.open("wb") as file:
-                # numpy's types take ** for its option allow_pickle
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-            flush(scratch)
-            path = self.folder / f"{number:06d}-{sha256_of(scratch)[:16]}.npz"
-            os.replace(scratch, path)
-            flush(self.folder)
-        finally:
-            scratch.unlink(missing_ok=True)
+        for left in self.folder.glob("*.tmp"):  # by a killed process
+            left.unlink(missing_ok=True)
+        number = max(map(_number, self.paths()), default=0) + 1
+        path = self.folder / f"{number:06d}.safetensors"
+        write_tree(path, state, kind=KIND)
         self._own = [*self._own, path][-self.keep :]
         for old in self.paths():
             if old not in self._own:
@@ -107,48 +80,10 @@ def read_state_file(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: it is damaged, or not such a file.
     """
-    name = _NAME.fullmatch(path.name)
-    if not name:
-        raise WeightsError(f"{path} is not named <number>-<checksum>.npz")
     try:
-        found = sha256_of(path)[:16]
-        if found != name[2]:
-            raise WeightsError(f"{path} is damaged: its SHA-256 begins with {found}, not {name[2]}")
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in content.files}
-        state = _restore(json.loads(arrays[_TREE].tobytes()), arrays)
-    except WeightsError:
-        raise
-    except _UNREADABLE as error:
-        raise WeightsError(f"{path} is not a training state: {error}") from error
-    if not isinstance(state, dict):
-        raise WeightsError(f"{path} is not a training state")
-    return state
-
-
-def _flatten(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """``value`` as JSON, its arrays put into ``arrays``."""
-    if isinstance(value, np.ndarray):
-        name = f"a{len(arrays)}"
-        arrays[name] = value
-        return {_ARRAY: name}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {"table": {key: _flatten(item, arrays) for key, item in value.items()}}
-    if isinstance(value, list | tuple):
-        return [_flatten(item, arrays) for item in value]
-    return value
-
-
-def _restore(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    if isinstance(value, list):
-        return [_restore(item, arrays) for item in value]
-    if isinstance(value, dict):
-        if _ARRAY in value:
-            return arrays[value[_ARRAY]]
-        return {key: _restore(item, arrays) for key, item in value["table"].items()}
-    return value
+        return read_tree(path, kind=KIND, error=WeightsError)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 # -- PaddleClas's files ---------------------------------------------------------------------------
@@ -203,3 +138,7 @@ def published_problem(prefix: str) -> str | None:
 
 def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _number(path: Path) -> int:
+    return int(path.name.partition(".")[0])

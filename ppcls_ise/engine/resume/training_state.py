@@ -16,11 +16,10 @@ import paddle.distributed as dist
 
 from ppcls_ise.compat import training_loop
 from ppcls_ise.engine.callback import TrainingEngine
-from ppcls_ise.errors import DataError, WeightsError
-from ppcls_ise.weights.loading import compare
+from ppcls_ise.errors import WeightsError
 
-_FORMAT = 1
 _NOT_OF_A_KIND = ("LR_Scheduler", "master_weights")
+FORMAT = 1
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:
@@ -43,12 +42,15 @@ def training_state(engine: TrainingEngine, *, epoch: int, step: int | None) -> d
     scaler = training_loop.loss_scaler(engine)
     clustered = engine.clustering.result is not None and engine.clustering.result.num_clusters
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "epoch": epoch,
         "step": step,
         "global_step": engine.global_step,
         "meters": training_loop.meter_values(engine),
-        "images": _fingerprint(engine.train_dataset),
+        "settings": engine.settings,
+        "images": image_fingerprint(engine.train_dataset),
+        "sizes": hash_of(engine.train_dataset.stamps.sizes()),
+        "times": hash_of(engine.train_dataset.stamps.times()),
         "model": _arrays(engine.plain_model.state_dict(use_hook=False)),
         "loss": _arrays(engine.train_loss_func.state_dict()),
         "optimizers": [_named_arrays(optimizer.state_dict()) for optimizer in engine.optimizer],
@@ -56,35 +58,6 @@ def training_state(engine: TrainingEngine, *, epoch: int, step: int | None) -> d
         "memory": _array(engine.head.memory.rows) if clustered else None,
         "callbacks": {type(callback).__name__: callback.state() for callback in engine.callbacks},
     }
-
-
-def check_state(engine: TrainingEngine, state: Mapping[str, Any], source: str) -> None:
-    """Make sure that ``state`` is of this model and of these images.
-
-    Raises:
-        WeightsError, DataError: it is not; names ``source`` and the way out.
-    """
-    kinds = {"epoch": int, "step": int | None, "best": float, "model": dict, "optimizers": list}
-    wrong = [key for key, kind in kinds.items() if not isinstance(state.get(key, ()), kind)]
-    if wrong or state.get("format", _FORMAT) != _FORMAT:
-        raise WeightsError(
-            f"{source} is not a training state of this version of ppcls_ise"
-            + (f": look at its {', '.join(wrong)}" if wrong else "")
-        )
-    own = engine.plain_model.state_dict(use_hook=False)
-    report = compare({name: value.shape for name, value in own.items()}, state["model"])
-    if report.problems(optional=()):
-        raise WeightsError(
-            f"Global.checkpoints: {source} is of another model: {report}. To start from its "
-            "backbone and neck instead of resuming, use Global.pretrained_model."
-        )
-    images = _fingerprint(engine.train_dataset)
-    if state.get("images", images) != images:
-        raise DataError(
-            f"Global.checkpoints: {source} was trained on other images than those in "
-            f"{engine.train_dataset.image_root} now ({len(engine.train_dataset)}). To go on with "
-            "these, start anew with Global.pretrained_model."
-        )
 
 
 def restore_training_state(engine: TrainingEngine, state: Mapping[str, Any]) -> None:
@@ -139,13 +112,17 @@ def num_bytes(tree: Any) -> int:
     return tree.nbytes if isinstance(tree, np.ndarray) else 0
 
 
-def _fingerprint(dataset: Any) -> str:
+def image_fingerprint(dataset: Any) -> str:
     """Hash of the training images' paths below their root, so that the root may move."""
     digest = hashlib.sha256()
     for path in dataset.images:
         digest.update(os.path.relpath(path, dataset.image_root).encode("utf-8", "surrogateescape"))
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def hash_of(values: Any) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def _array(tensor: paddle.Tensor) -> np.ndarray:

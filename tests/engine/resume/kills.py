@@ -88,7 +88,7 @@ def live(root: Path, output: Path, log: Path, point: str | None, count: int) -> 
             arm(point, count)
         options = dict(SETTINGS)
         folder = output / "RecModel"
-        if any((folder / "resume").glob("*.npz")):
+        if any((folder / "resume").glob("*.safetensors")):
             options["Global__checkpoints"] = folder / "latest"
         overrides = lite_overrides(root, output, **options)
         UnsupervisedEngine(get_config(str(SYNTHETIC), overrides), mode="train").train()

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 import ppcls_ise
-from ppcls_ise.engine.resume import state_files
 from ppcls_ise.engine.resume.state_files import StateFolder, read_state_file
-from ppcls_ise.engine.resume.stop_requests import stop_requests
 from ppcls_ise.errors import ConfigError, DataError, DivergenceError, WeightsError
+from ppcls_ise.utils import array_files
+from ppcls_ise.utils.stop_requests import stop_requests
 from ppcls_ise.weights.loading import read_progress
 from tests.conftest import REPOSITORY, SYNTHETIC, lite_overrides, options
 from tests.engine.resume.kills import SETTINGS
@@ -195,12 +195,100 @@ def test_a_checkpoint_of_paddleclas_is_continued_with_the_next_epoch(lite_set, t
     assert digest(tmp_path / "a") == digest(tmp_path / "b")  # each epoch clusters anew
 
 
-def test_a_new_run_in_an_old_folder_is_resumed_as_itself(lite_set, tmp_path):
-    start(overrides_of(lite_set, tmp_path))
-    overrides = overrides_of(lite_set, tmp_path, Global__seed=2)
+def test_another_run_is_never_replaced(lite_set, tmp_path):
+    start(overrides_of(lite_set, tmp_path), stop=(1, 1))
+    before = {path: path.read_bytes() for path in states(tmp_path)}
+    for more in ({}, {"Global__seed": 2}):
+        with pytest.raises(ConfigError, match="holds another run") as error:
+            start(overrides_of(lite_set, tmp_path, **more))
+        for words in (latest(tmp_path), "Global.output_dir", "{run}"):
+            assert words in str(error.value)
+    assert before == {path: path.read_bytes() for path in states(tmp_path)}
+
+
+def test_two_starts_at_once(lite_set, tmp_path):
+    """Both are ready before one of them begins; the other one is refused and changes nothing."""
+    overrides = overrides_of(lite_set, tmp_path, Global__epochs=1)
+    first, second = engine_of(overrides), engine_of(overrides)
+    before_step = first.checkpoints.before_step
+    refused = []
+
+    def other_starts(step: int) -> None:
+        before_step(step)
+        with pytest.raises(ConfigError, match="another run is writing") as error:
+            second.train()
+        refused.append(str(error.value))
+
+    first.checkpoints.before_step = other_starts
+    first.train()
+    assert refused and "Global.output_dir" in refused[0]
+    with pytest.raises(ConfigError, match="holds another run"):
+        second.train()
+    start(overrides_of(lite_set, tmp_path / "b", Global__epochs=1))
+    assert digest(tmp_path) == digest(tmp_path / "b")
+
+
+def test_numbered_folders(lite_set, tmp_path):
+    overrides = overrides_of(lite_set, tmp_path / "{run}", Global__epochs=1)
+    folders = [start(overrides).run_folder for _ in (1, 2)]
+    assert folders == [tmp_path / "run1" / "RecModel", tmp_path / "run2" / "RecModel"]
+    resumed = engine_of([*overrides, latest(tmp_path / "run1"), "Global.epochs=2"])
+    assert resumed.run_folder == folders[0]
+    weights = f"Global.pretrained_model={folders[1] / 'latest'}"
+    assert engine_of([*overrides, weights], mode="eval").run_folder == folders[1]
+    with pytest.raises(ConfigError, match="only be its last part"):
+        engine_of(overrides_of(lite_set, tmp_path / "{run}" / "x"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "Global.seed=9",
+        "Clustering.eps=0.7",
+        "Arch.Head.temperature=0.1",
+        "Arch.Head.memory=hard",
+        "DataLoader.Train.sampler.batch_size=8",
+        "Loss.Train.1.LPLoss.weight=0.5",
+        "Optimizer.regularizer.coeff=0.1",
+    ],
+)
+def test_settings_that_make_it_another_run(interrupted, lite_set, tmp_path, change):
+    overrides = [*overrides_of(lite_set, tmp_path), latest(interrupted), change]
+    key = change.split("=")[0]
+    with pytest.raises(ConfigError, match=rf"{key} was .*, is .*allow_changes=True"):
+        engine_of(overrides)
+
+
+def test_settings_that_may_change(interrupted, lite_set, tmp_path):
+    changes = ["Optimizer.lr.learning_rate=0.0001", "Global.epochs=3", "Clustering.batch_size=7"]
+    overrides = [*overrides_of(lite_set, tmp_path), latest(interrupted)]
+    engine_of(overrides)
+    assert "other settings" not in log_of(tmp_path)
+    engine_of([*overrides, *changes])
+    for change in changes:
+        assert f"{change.split('=')[0]} was " in log_of(tmp_path)
+    engine_of([*overrides, "Global.seed=9", "Global.allow_changes=True"])
+    assert re.search(r"Global\.seed was .*, is 9", log_of(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def interrupted(lite_set, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("interrupted")
+    start(overrides_of(lite_set, output), stop=(1, 1))
+    return output
+
+
+def test_images_replaced_under_the_same_names(lite_set, tmp_path):
+    root = copy_of(lite_set, tmp_path / "set")
+    overrides = overrides_of(root, tmp_path / "run")
     start(overrides, stop=(1, 1))
-    engine = start([*overrides, latest(tmp_path)], stop=(1, 2))
-    assert engine.checkpoints._first == 1
+    first = sorted((root / "bounding_box_train").iterdir())[0]
+    os.utime(first, (1, 1))
+    engine_of([*overrides, latest(tmp_path / "run")])
+    assert "written anew" in log_of(tmp_path / "run")
+    first.write_bytes(first.read_bytes() + b" ")
+    with pytest.raises(DataError, match="files of the same names"):
+        engine_of([*overrides, latest(tmp_path / "run")])
 
 
 def test_other_images_are_not_continued(lite_set, tmp_path):
@@ -224,20 +312,20 @@ def test_settings_of_checkpoints_are_checked(lite_set, tmp_path):
 
 
 def test_a_full_disk_is_said_and_the_last_state_stays(lite_set, tmp_path, monkeypatch):
-    savez, calls = np.savez, []
+    save_file, calls = array_files.save_file, []
 
-    def full_once(file, **arrays):
+    def full_once(arrays, file, header):
         calls.append(1)
         if len(calls) == 3:
-            file.write(b"half")
+            file.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        savez(file, **arrays)
+        save_file(arrays, file, header)
 
-    monkeypatch.setattr(state_files.np, "savez", full_once)
+    monkeypatch.setattr(array_files, "save_file", full_once)
     start(overrides_of(lite_set, tmp_path, Global__epochs=1, DataLoader__Train__sampler__iters=5))
     log = log_of(tmp_path)
     assert re.search(r"resume could not be saved: No space left.*about 1 MB are needed", log)
-    assert "000002-" in log and "Training goes on" in log
+    assert "000002." in log and "Training goes on" in log
     assert len(states(tmp_path)) == 2 and not list(tmp_path.rglob("*.tmp"))
     for path in states(tmp_path):
         read_state_file(path)
@@ -270,7 +358,8 @@ def test_the_first_signal_is_a_request_and_handlers_come_back():
     for number in (signal.SIGINT, signal.SIGTERM):
         with stop_requests() as request:
             assert request.signal_number == 0
-            os.kill(os.getpid(), number)
+            for _ in range(3):  # as Paddle's launcher repeats it
+                os.kill(os.getpid(), number)
             assert request.signal_number == number
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     thread = threading.Thread(target=lambda: stop_requests().__enter__())
@@ -278,7 +367,8 @@ def test_the_first_signal_is_a_request_and_handlers_come_back():
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_in_an_evaluation_ends_after_the_save(lite_set, tmp_path, number, code):
+def test_a_signal_in_an_evaluation_is_heeded_between_its_batches(lite_set, tmp_path, number, code):
+    start(overrides_of(lite_set, tmp_path / "a"))
     overrides = overrides_of(lite_set, tmp_path / "b")
     engine = engine_of(overrides)
     evaluate = engine.eval_func
@@ -292,13 +382,85 @@ def test_a_signal_in_an_evaluation_ends_after_the_save(lite_set, tmp_path, numbe
         engine.train()
     assert ended.value.code == code
     state = read_state_file(states(tmp_path / "b")[0])
-    assert (state["epoch"], state["step"]) == (1, None)
+    assert (state["epoch"], state["step"]) == (0, 3)
+    start([*overrides, latest(tmp_path / "b")])
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
-def tool(overrides: list[str], **more) -> subprocess.Popen:
+def test_a_signal_in_the_warm_up_is_heeded_after_a_batch(lite_set, tmp_path):
+    engine = engine_of(overrides_of(lite_set, tmp_path, Clustering__warm_up_batches=50))
+    batches = []
+
+    def forward(layer, inputs) -> None:
+        batches.append(1)
+        if len(batches) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    engine.plain_model.register_forward_pre_hook(forward)
+    with pytest.raises(SystemExit) as ended:
+        engine.train()
+    assert ended.value.code == 130 and len(batches) == 3
+    assert "warming the batch-norm statistics with 50 batches of 16 images" in log_of(tmp_path)
+
+
+def tool(overrides: list[str]) -> subprocess.Popen:
+    """The training tool, in a process group of its own."""
     command = [sys.executable, str(REPOSITORY / "tools" / "train.py"), "-c", str(SYNTHETIC)]
     command += options([*overrides, "Global.print_batch_step=1"])
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+GROUP_SIGNALS = """
+import os, signal, sys, time
+from pathlib import Path
+from tests.engine.resume.test_resume import SYNTHETIC, engine_of, overrides_of
+import ppcls_ise
+
+ppcls_ise.register()
+root, out, place, number = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+os.setsid()
+more = {"DataLoader__Train__loader__num_workers": 2, "DataLoader__Train__sampler__iters": 9}
+for part in ("Query", "Gallery"):
+    more[f"DataLoader__Eval__{part}__loader__num_workers"] = 2
+engine = engine_of(overrides_of(root, out, **more, Clustering__batch_size=8))
+seen = []
+
+def at(where):
+    if where == place:
+        seen.append(where)
+        if len(seen) == 2:
+            for _ in range(5):
+                os.killpg(0, number)
+                time.sleep(0.05)
+
+losses_read, extract = engine.losses_read, engine.checkpoints.between_batches
+engine.losses_read = lambda values: (at("training"), losses_read(values))
+def between():
+    at("evaluation" if engine.checkpoints._steps_to_keep else "clustering")
+    extract()
+engine.checkpoints.between_batches = between
+engine.train()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["training", "clustering", "evaluation"])
+def test_a_signal_to_the_whole_group(lite_set, tmp_path, place):
+    """As schedulers and `timeout` send it: the loader's workers get it too."""
+    command = [sys.executable, "-c", GROUP_SIGNALS, str(lite_set), str(tmp_path), place, "15"]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 75, done.stdout
+    assert "stopped by signal 15" in done.stdout and "Traceback" not in done.stdout
+    steps = [read_state_file(path)["step"] for path in states(tmp_path)]
+    assert steps[:1] == {"training": [2], "clustering": [], "evaluation": [9]}[place]
 
 
 @pytest.mark.slow
@@ -311,7 +473,7 @@ def test_asked_to_stop_the_tool_saves_and_says_so_and_is_continued(lite_set, tmp
     while "Iter: 3/" not in heard:
         heard += (line := run.stdout.readline())
         assert line, heard
-    run.send_signal(signal.SIGTERM)
+    os.killpg(run.pid, signal.SIGTERM)
     said, _ = run.communicate(timeout=100)
     assert run.returncode == 75, said
     assert "stopped by signal 15" in said and latest(tmp_path / "b") in said
@@ -340,7 +502,12 @@ def launched(overrides: list[str], log: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node=2"]
     command += ["--backend=gloo", f"--log_dir={log}", str(REPOSITORY / "tools" / "train.py")]
     command += ["-c", str(SYNTHETIC), *options([*overrides, "Global.print_batch_step=1"])]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # off in background jobs
+    )
 
 
 def wait_for(words: str, log: Path, run: subprocess.Popen) -> None:
@@ -351,19 +518,26 @@ def wait_for(words: str, log: Path, run: subprocess.Popen) -> None:
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_two_processes_stop_together_and_go_on(lite_set, tmp_path):
-    more = {"DataLoader__Train__sampler__batch_size": 8, "DataLoader__Train__sampler__iters": 25}
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
+def test_two_processes_stop_together_and_go_on(lite_set, tmp_path, number):
+    """A step takes more than a tenth of a second, and the launcher repeats its signal."""
+    more = {"DataLoader__Train__sampler__batch_size": 8, "DataLoader__Train__sampler__iters": 12}
+    more["DataLoader__Train__dataset__transform_ops__0__ResizeImage__size"] = "[128,256]"
     more |= {"Global__epochs": 1, "Global__save_step_interval": 0, "Arch__bn_group_size": 8}
     runs = [overrides_of(lite_set, tmp_path / name, **more) for name in "ab"]
     assert launched(runs[0], tmp_path / "log_a").wait(timeout=200) == 0
     run = launched(runs[1], tmp_path / "log_b")
     wait_for("Iter: 3/", tmp_path / "log_b" / "workerlog.0", run)
-    run.send_signal(signal.SIGTERM)  # the launcher just dies, its processes notice
+    run.send_signal(number)  # the launcher makes SIGTERM of both, and may be gone before them
     run.wait(timeout=100)
     deadline = time.monotonic() + 100
     while not states(tmp_path / "b") and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert read_state_file(states(tmp_path / "b")[0])["step"] % 10 == 0
+    (state,) = states(tmp_path / "b")
+    assert 3 <= read_state_file(state)["step"] < 12
+    assert "stopped by signal 15" in (tmp_path / "log_b" / "workerlog.0").read_text()
     runs[1].append(latest(tmp_path / "b"))
     assert launched(runs[1], tmp_path / "log_c").wait(timeout=200) == 0
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
