@@ -69,6 +69,8 @@ def check_config(config: Config, *, mode: str = "train") -> Config:
     for section in ("Global", "Arch"):
         if not isinstance(config.get(section), dict):
             raise ConfigError(f"the config has no section {section}")
+    if not config["Arch"].get("Neck") and _compares_backbone(config["Global"]):
+        del config["Global"]["retrieval_feature_from"]  # which is so without a neck
     if config["Global"].pop("image_cache", None):
         compat.logger().warning(
             "Global.image_cache is not read any more (a run with it was hardly faster) and will be "
@@ -89,6 +91,16 @@ def check_config(config: Config, *, mode: str = "train") -> Config:
         for path, part in loaders_of(loaders):
             if path.startswith(built):
                 _check_loader(path, part)
+    if "DataLoader.Train" not in built and loaders.get("Train"):
+        try:
+            _check_loader("DataLoader.Train", loaders["Train"])
+        except ConfigError:
+            del loaders["Train"]  # a training of PaddleClas's, which is not asked for here
+    if mode == "export":
+        for path, part in loaders_of(loaders):
+            dataset = part.get("dataset") if isinstance(part, dict) else None
+            if isinstance(dataset, dict):
+                _check_transforms(dataset.get("transform_ops"), f"{path}.dataset")
     if "Loss" in built:
         _check_list(config.get("Loss"), "loss", "Loss", extra=("weight",))
     if "Metric" in built:
@@ -101,6 +113,10 @@ def check_config(config: Config, *, mode: str = "train") -> Config:
     _check_types(clustering, ClusteringOptions, "Clustering")
     _check_transforms(clustering.get("transform_ops"), "Clustering")
     return config
+
+
+def _compares_backbone(options: Any) -> bool:
+    return bool(options.get("retrieval_feature_from") == "backbone")
 
 
 def _check_global(options: Any) -> None:

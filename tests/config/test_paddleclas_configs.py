@@ -126,8 +126,30 @@ def test_sections_that_a_mode_does_not_build_are_not_looked_at(tmp_path):
     path = supervised(tmp_path)
     with pytest.raises(ConfigError):
         get_config(path, CPU)
-    get_config(path, CPU, mode="eval")
+    assert "Train" not in get_config(path, CPU, mode="eval")["DataLoader"]
     get_config(supervised(tmp_path, Query="Market1501"), CPU, mode="export")
+
+
+def test_a_supervised_recipe_is_exported(tmp_path):
+    from ppcls_ise.deploy.export import export_model
+
+    overrides = [
+        "Arch.Backbone={name: PlainConvNet, channels: [8]}",
+        "Arch.BackboneStopLayer=null",
+        "Arch.Neck={name: ReIDNeck, num_features: 8, pooling: avg}",
+        "Arch.Head.embedding_size=8",
+    ]
+    overrides += [f"Global.save_inference_dir={tmp_path}", f"Global.output_dir={tmp_path}"]
+    path = supervised(tmp_path, Query="Market1501", Gallery="Market1501")
+    config = get_config(path, [*CPU, *overrides], mode="export")
+    assert "random pixels" in export_model(config, allow_random_weights=True)[0]
+
+
+def test_a_backbone_is_what_is_compared_without_a_neck(tmp_path):
+    override = "Global.retrieval_feature_from=backbone"
+    get_config(supervised(tmp_path), [*CPU, override, "Arch.Neck=null"], mode="eval")
+    with pytest.raises(ConfigError, match="leave out Arch.Neck"):
+        get_config(supervised(tmp_path), [*CPU, override], mode="eval")
 
 
 @pytest.mark.parametrize("side", ["Query", "Gallery"])
