@@ -533,11 +533,12 @@ def test_two_processes_stop_together_and_go_on(lite_set, tmp_path, number):
     run.send_signal(number)  # the launcher makes SIGTERM of both, and may be gone before them
     run.wait(timeout=100)
     deadline = time.monotonic() + 100
-    while not states(tmp_path / "b") and time.monotonic() < deadline:
+    log = tmp_path / "log_b" / "workerlog.0"
+    while "stopped by signal 15" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
     (state,) = states(tmp_path / "b")
     assert 3 <= read_state_file(state)["step"] < 12
-    assert "stopped by signal 15" in (tmp_path / "log_b" / "workerlog.0").read_text()
+    assert "stopped by signal 15" in log.read_text()
     runs[1].append(latest(tmp_path / "b"))
     assert launched(runs[1], tmp_path / "log_c").wait(timeout=200) == 0
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
