@@ -290,14 +290,14 @@ def _check_dataset(name: Any, path: str) -> None:
         )
 
 
-def _check_metric(config: Any) -> None:
-    for i, entry in enumerate((config.get("Metric") or {}).get("Eval") or []):
-        if not set(entry) <= set(components("metric")):
-            raise ConfigError(
-                f"Metric.Eval.{i}: the evaluation here is not by {', '.join(map(str, entry))}, but "
-                f"by {' or '.join(components('metric'))}: set "
-                '-o "Metric.Eval=[{ReIDMetric: {topk: [1, 5, 10]}}]"'
-            )
+def _check_metric(config: Config) -> None:
+    entries = (config.get("Metric") or {}).get("Eval") or []
+    if entries and not set(entries[0]) <= set(components("metric")):
+        raise ConfigError(
+            f"Metric.Eval has to begin with {' or '.join(components('metric'))}, not "
+            f"{', '.join(map(str, entries[0]))}: set "
+            '-o "Metric.Eval=[{ReIDMetric: {topk: [1, 5, 10]}}]"'
+        )
 
 
 def _check_transforms(ops: Any, path: str) -> None:

@@ -161,7 +161,9 @@ def test_paddleclas_data_sets_name_the_ones_to_take(tmp_path, side, name):
 
 def test_paddleclas_metrics_name_the_one_to_take(tmp_path):
     override = "Metric.Eval=[{Recallk: {topk: [1, 5]}}, {mAP: {}}]"
-    with pytest.raises(ConfigError, match=r"Metric.Eval.0.*Recallk.*ReIDMetric: \{topk"):
+    with pytest.raises(
+        ConfigError, match=r"begin with ReIDMetric, not Recallk.*ReIDMetric: \{topk"
+    ):
         get_config(supervised(tmp_path), [*CPU, override], mode="eval")
 
 
