@@ -4,6 +4,7 @@
 from ppcls_ise.distributed.collectives import (
     broadcast_array,
     broadcast_running_statistics,
+    from_process_0,
     gather_arrays,
     gather_labels,
     gather_rows,
@@ -14,6 +15,7 @@ from ppcls_ise.distributed.collectives import (
 __all__ = [
     "broadcast_array",
     "broadcast_running_statistics",
+    "from_process_0",
     "gather_arrays",
     "gather_labels",
     "gather_rows",

@@ -2,12 +2,15 @@
 """The few collective operations of the plugin; each is the identity in a single process."""
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
+
+Result = TypeVar("Result")
 
 _MEETING = "ppcls_ise/meeting"
 _LONGEST_PAUSE = 0.5  # seconds
@@ -79,6 +82,20 @@ def meet() -> None:
     while store.add(_MEETING, 0) < _meetings * dist.get_world_size():
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def from_process_0(compute: Callable[[], Result]) -> Result:
+    """What ``compute`` gives on process 0, on all of them; the others wait however long it takes.
+
+    The result travels pickled between the processes of one run. If process 0 fails, the launcher
+    ends the others.
+    """
+    if dist.get_world_size() == 1:
+        return compute()
+    box = [compute() if dist.get_rank() == 0 else None]
+    meet()
+    dist.broadcast_object_list(box, src=0)
+    return cast(Result, box[0])
 
 
 def largest(number: int) -> int:

@@ -139,9 +139,9 @@ class CSAHead(MemoryHead):
         super().reset_memory(features, labels, centroids, seed_key)
 
     def compare(self, features: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        names, members, counts = members_by_label(self.host_labels)
+        present, members, counts = members_by_label(self.host_labels)
         # With HPS one row per label moves the memory, in the order of the labels.
-        plan = self.memory.plan(names if self.hard_positives_only else self.host_labels)
+        plan = self.memory.plan(present if self.hard_positives_only else self.host_labels)
         own = (np.arange(members.shape[1]) < counts[:, None]).astype(np.int64)
         *arrays, index, mask, every, every_mask = upload(
             *plan.arrays, *halves(members, own), members, own

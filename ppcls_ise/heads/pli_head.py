@@ -207,13 +207,13 @@ class PLIHead(MemoryHead):
     def compare(self, features: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
         memory = self.memory.prototypes
         support_host = np.repeat(self.host_labels, self.topk)
-        names, members, _ = members_by_label(support_host)
+        present, members, _ = members_by_label(support_host)
         compared = (
             [self.host_labels, support_host] if self.support_in_memory else [self.host_labels]
         )
         plan = self.memory.plan(np.concatenate(compared))
         support_labels, members, groups, *arrays = upload(
-            support_host, members, np.searchsorted(names, self.host_labels), *plan.arrays
+            support_host, members, np.searchsorted(present, self.host_labels), *plan.arrays
         )
         if self.support_in_memory:
             logits = self.memory.logits_of_unit_rows(features.detach())

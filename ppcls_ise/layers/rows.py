@@ -95,15 +95,15 @@ def members_by_label(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
         labels: [R] int64, R >= 1.
 
     Returns:
-        names [P] int64, the different labels in ascending order; members [P, width] int64, the
+        present [P] int64, the different labels in ascending order; members [P, width] int64, the
         rows of each label in ascending order, shorter lines filled up with their first row (which
         changes neither minimum nor maximum); counts [P] int64, rows per label. O(R log R) time.
     """
-    names, counts = np.unique(labels, return_counts=True)
+    present, counts = np.unique(labels, return_counts=True)
     order = np.argsort(labels, kind="stable")
     place = np.arange(counts.max())
     place = np.where(place < counts[:, None], place, 0) + (np.cumsum(counts) - counts)[:, None]
-    return names, order[place], counts
+    return present, order[place], counts
 
 
 def least_similar(

@@ -57,8 +57,8 @@ def label_preserving_loss(
     num_rows = features.shape[0]
     if not num_rows or not supports.shape[0]:
         raise ValueError("the label-preserving loss needs at least one row and one support")
-    names, members, _ = members_by_label(host_labels(support_labels, supports.shape[0]))
-    groups = _group_of(host_labels(labels, num_rows), names)
+    present, members, _ = members_by_label(host_labels(support_labels, supports.shape[0]))
+    groups = _group_of(host_labels(labels, num_rows), present)
     return _loss_of_groups(features, supports, *upload(members, groups), temperature)
 
 
@@ -99,11 +99,11 @@ def _select(values: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
     return paddle.take_along_axis(values, index, axis=1).squeeze(1)
 
 
-def _group_of(labels: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """Where each label is in the ascending ``names``: [B] int64."""
-    group = np.searchsorted(names, labels).clip(max=len(names) - 1)
-    if (names[group] != labels).any():
-        missing = np.setdiff1d(labels, names).tolist()
+def _group_of(labels: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Where each label is in the ascending ``present``: [B] int64."""
+    group = np.searchsorted(present, labels).clip(max=len(present) - 1)
+    if (present[group] != labels).any():
+        missing = np.setdiff1d(labels, present).tolist()
         raise ValueError(f"labels without a support sample: {missing[:5]}")
     return group.astype(np.int64)
 

@@ -146,16 +146,16 @@ class ClusterMemory:
             ValueError: a label is out of range.
         """
         labels = host_labels(labels, len(labels), below=self.prototypes.shape[0])
-        names, members, counts = members_by_label(labels)
+        present, members, counts = members_by_label(labels)
         if self.update_rule == "hard":
-            return UpdatePlan((labels, members, names), self._move_by_hardest)
+            return UpdatePlan((labels, members, present), self._move_by_hardest)
         # Frequent labels first: round j takes the j-th row of the first labels, and the others,
         # which have no such row, are done.
         order = np.argsort(-counts, kind="stable")
         active = (counts[:, None] > np.arange(members.shape[1])).sum(axis=0)
         chosen = [members[order[:n], j] for j, n in enumerate(active)]
         return UpdatePlan(
-            (np.concatenate(chosen), names[order]),
+            (np.concatenate(chosen), present[order]),
             functools.partial(self._move_by_all, active.tolist()),
         )
 

@@ -81,9 +81,9 @@ class HybridMemory(ClusterMemory):
         O(R D + P R D) for R rows of P labels, independent of C.
         """
         labels = host_labels(labels, len(labels), below=self.prototypes.shape[0])
-        names, members, counts = members_by_label(labels)
-        group = np.searchsorted(names, labels)
-        return UpdatePlan((labels, members, names, group, counts), self._move_both)
+        present, members, counts = members_by_label(labels)
+        group = np.searchsorted(present, labels)
+        return UpdatePlan((labels, members, present, group, counts), self._move_both)
 
     @paddle.no_grad()
     def _move_both(
@@ -210,13 +210,13 @@ class InstanceMemory(ClusterMemory):
         """
         num_clusters = self.prototypes.shape[0]
         labels = host_labels(labels, len(labels), below=num_clusters)
-        names, members, counts = members_by_label(labels)
+        present, members, counts = members_by_label(labels)
         # The last n rows of a label have n different slots, so the order of writing is no matter.
         place, count = np.arange(members.shape[1]), counts[:, None]
         last = (place < count) & (place >= count - self.num_instances)
-        slots = (place % self.num_instances) * num_clusters + names[:, None]
-        group = np.searchsorted(names, labels)
-        return UpdatePlan((members[last], slots[last], names, group, counts), self._write)
+        slots = (place % self.num_instances) * num_clusters + present[:, None]
+        group = np.searchsorted(present, labels)
+        return UpdatePlan((members[last], slots[last], present, group, counts), self._write)
 
     @paddle.no_grad()
     def _write(
