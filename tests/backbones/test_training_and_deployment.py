@@ -72,7 +72,9 @@ MOMENTUM = (
 )
 
 
-@pytest.mark.parametrize("optimizer", [MOMENTUM, SGD], ids=["momentum", "SGD"])
+@pytest.mark.parametrize(
+    "optimizer", [MOMENTUM, pytest.param(SGD, marks=pytest.mark.long)], ids=["momentum", "SGD"]
+)
 def test_a_resumed_transformer_drops_the_paths_of_a_straight_one(lite_set, tmp_path, optimizer):
     backbone = {**VIT, "conv_stem": True, "drop_path_rate": 0.5}
     straight, stopped = (
@@ -152,6 +154,7 @@ def test_the_static_model_computes_the_eager_features(network, tmp_path):
         assert np.abs(half - expected).max() > 1e-6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", NETWORKS)
 def test_features_of_a_training_are_static(network):
     model = rec_model(network)

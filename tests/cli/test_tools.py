@@ -45,6 +45,7 @@ def test_train_then_evaluate(lite_set, tmp_path):
     assert set(line) == set("-+")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not MINI_MARKET.is_dir(), reason="the real sample images are not here")
 def test_real_images_with_the_published_recipe_on_another_backbone(tmp_path):
     overrides = [
@@ -127,6 +128,7 @@ run(main)
     assert re.search(r"\d{4}_c\d.*\.jpg", done.stdout.split("Epoch 1/2")[-1])
 
 
+@pytest.mark.long
 def test_demo(tmp_path):
     root = tmp_path / "images"
     overrides = lite_overrides(root, tmp_path / "run", Global__epochs=1)
