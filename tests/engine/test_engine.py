@@ -429,8 +429,8 @@ def test_static_backbone_computes_the_same(lite_set, tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("Metric.Eval=[{'Recallk': {'topk': [1, 5]}}]", "but by ReIDMetric"),
-        ("Metric.Eval=[{'mAP': None}]", "but by ReIDMetric"),
+        ("Metric.Eval=[{'Recallk': {'topk': [1, 5]}}]", "Metric.Eval has to begin with ReIDMetric"),
+        ("Metric.Eval=[{'mAP': None}]", "Metric.Eval has to begin with ReIDMetric"),
         ("Arch.use_sync_bn=True", "bn_group_size"),
     ],
 )
