@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a configuration can work: a closed set of keys, and values of the right kind."""
 
-import difflib
-import inspect
 import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,10 +11,18 @@ import paddle
 
 from ppcls_ise import compat
 from ppcls_ise.compat import Config, keys
-from ppcls_ise.compat.signatures import accepted_keys
 from ppcls_ise.compat.tables import GEARS
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.config.precision import PRECISIONS, cpu_problem
+from ppcls_ise.config.values import (
+    check_types,
+    check_value,
+    parameters_of,
+    refuse_expressions,
+    require_known,
+    require_parameters,
+    unknown,
+)
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.utils.components import components
@@ -29,15 +34,6 @@ _GLOBAL = [
     *"save_step_interval keep_checkpoints allow_changes".split(),
 ]
 _ARCH = [*keys.ARCH, "bn_group_size"]
-_KINDS = {
-    "int": (int, "a whole number"),
-    "float": (int | float, "a number"),
-    "str": (str, "a text"),
-    "bool": (bool, "True or False"),
-    "None": (type(None), "null"),
-    "numbers": (list | tuple, "a list of whole numbers"),
-}
-_HARMLESS = re.compile(r"[\w ./+-]*", re.ASCII)
 _DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 _PATHS = "output_dir image_root pretrained_model checkpoints save_inference_dir".split()
 # Sections that are built, by what the configuration is for; the others may say what they like.
@@ -46,8 +42,6 @@ _BUILT = {
     "eval": ("DataLoader.Eval", "Metric"),
     "export": (),
 }
-# Arguments that PaddleClas fills in itself, or that come from another section.
-_FILLED_IN = "learning_rate epochs step_each_epoch dataset image_root cls_label_path".split()
 
 
 def check_config(config: Config, *, mode: str = "train") -> Config:
@@ -65,7 +59,7 @@ def check_config(config: Config, *, mode: str = "train") -> Config:
     """
     built = _BUILT[mode]
     config = compat.copy_of(config)
-    _known(config, [*keys.SECTIONS, "Clustering"], "")
+    require_known(config, [*keys.SECTIONS, "Clustering"], "")
     for section in ("Global", "Arch"):
         if not isinstance(config.get(section), dict):
             raise ConfigError(f"the config has no section {section}")
@@ -76,7 +70,7 @@ def check_config(config: Config, *, mode: str = "train") -> Config:
             "Global.image_cache is not read any more (a run with it was hardly faster) and will be "
             "refused by the next version: leave it out, and delete its folder"
         )
-    _known(config["Global"], _GLOBAL, "Global")
+    require_known(config["Global"], _GLOBAL, "Global")
     _check_amp(config.get("AMP") or {})
     _check_global(config["Global"])
     _check_arch(config["Arch"])
@@ -86,8 +80,8 @@ def check_config(config: Config, *, mode: str = "train") -> Config:
         raise ConfigError(f"-p {options}: {problem}")
     loaders = config.get("DataLoader") or {}
     if "DataLoader.Eval" in built:
-        _known(loaders, ["Train", "Eval"], "DataLoader")
-        _known(loaders.get("Eval") or {}, ["Query", "Gallery"], "DataLoader.Eval")
+        require_known(loaders, ["Train", "Eval"], "DataLoader")
+        require_known(loaders.get("Eval") or {}, ["Query", "Gallery"], "DataLoader.Eval")
         for path, part in loaders_of(loaders):
             if path.startswith(built):
                 _check_loader(path, part)
@@ -109,8 +103,8 @@ def check_config(config: Config, *, mode: str = "train") -> Config:
     if "Optimizer" in built:
         _check_optimizer(config.get("Optimizer") or {})
     clustering = config.get("Clustering") or {}
-    _known(clustering, _parameters(ClusteringOptions), "Clustering")
-    _check_types(clustering, ClusteringOptions, "Clustering")
+    require_known(clustering, parameters_of(ClusteringOptions), "Clustering")
+    check_types(clustering, ClusteringOptions, "Clustering")
     _check_transforms(clustering.get("transform_ops"), "Clustering")
     return config
 
@@ -189,7 +183,7 @@ def _check_precision(options: Any) -> None:
 
 
 def _check_amp(options: Any) -> None:
-    _known(options, [*keys.AMP, "dtype"], "AMP")
+    require_known(options, [*keys.AMP, "dtype"], "AMP")
     dtype, level = options.get("dtype", "float16"), str(options.get("level", "O1")).upper()
     if dtype not in ("float16", "bfloat16") or level not in ("O1", "O2"):
         raise ConfigError(
@@ -201,7 +195,7 @@ def _check_amp(options: Any) -> None:
 
 
 def _check_arch(arch: Any) -> None:
-    _known(arch, _ARCH, "Arch")
+    require_known(arch, _ARCH, "Arch")
     if arch.get("name") != "RecModel":
         raise ConfigError(f"Arch.name has to be RecModel, not {arch.get('name')!r}")
     group_size = arch.get("bn_group_size")
@@ -220,11 +214,11 @@ def _check_arch(arch: Any) -> None:
             "Arch.Backbone.data_format has to be NCHW (or left out): necks and grouped batch norm "
             f"take channels first, got {backbone['data_format']!r}"
         )
-    _known(backbone, ["name", "pretrained", *_parameters(factory)], "Arch.Backbone")
+    require_known(backbone, ["name", "pretrained", *parameters_of(factory)], "Arch.Backbone")
     rest = {key: value for key, value in backbone.items() if key != "pretrained"}
-    _check_types(rest, factory, "Arch.Backbone")
+    check_types(rest, factory, "Arch.Backbone")
     if compat.is_host_code(factory):
-        _refuse_expressions(backbone, "Arch.Backbone")
+        refuse_expressions(backbone, "Arch.Backbone")
     for part in ("BackboneStopLayer", "Neck", "Head"):
         if part in arch and not arch[part]:
             del arch[part]  # PaddleClas takes the key for the thing
@@ -232,16 +226,16 @@ def _check_arch(arch: Any) -> None:
         if part not in arch:
             continue
         by_name = components(part.lower())
-        _known(arch[part], arch[part], f"Arch.{part}")
+        require_known(arch[part], arch[part], f"Arch.{part}")
         name = str(arch[part].get("name"))
         if name in by_name:
-            _known(arch[part], ["name", *_parameters(by_name[name])], f"Arch.{part}")
-            _check_types(arch[part], by_name[name], f"Arch.{part}")
-            _require_parameters(arch[part], by_name[name], f"Arch.{part}")
+            require_known(arch[part], ["name", *parameters_of(by_name[name])], f"Arch.{part}")
+            check_types(arch[part], by_name[name], f"Arch.{part}")
+            require_parameters(arch[part], by_name[name], f"Arch.{part}")
         elif name not in GEARS:
-            raise ConfigError(f"Arch.{part}.name: {_unknown(name, [*by_name, *GEARS])}")
+            raise ConfigError(f"Arch.{part}.name: {unknown(name, [*by_name, *GEARS])}")
         else:
-            _refuse_expressions(arch[part], f"Arch.{part}")
+            refuse_expressions(arch[part], f"Arch.{part}")
 
 
 def loaders_of(section: Any) -> list[tuple[str, Any]]:
@@ -253,9 +247,9 @@ def loaders_of(section: Any) -> list[tuple[str, Any]]:
 
 
 def _check_loader(path: str, part: Any) -> None:
-    _known(part, ["dataset", "sampler", "loader"], path)
+    require_known(part, ["dataset", "sampler", "loader"], path)
     loader = part.get("loader") or {}
-    _known(loader, keys.LOADER, f"{path}.loader")
+    require_known(loader, keys.LOADER, f"{path}.loader")
     loader.setdefault("use_shared_memory", True)  # PaddleClas fails without it
     workers = loader.get("num_workers")
     if type(workers) is not int or workers < 0:
@@ -320,7 +314,7 @@ def _check_transforms(ops: Any, path: str) -> None:
 def _check_optimizer(options: Any) -> None:
     if not options:
         return
-    _known(options, options, "Optimizer")
+    require_known(options, options, "Optimizer")
     for key in ("regularizer", "clip_norm"):
         if key in options and options[key] is None:
             del options[key]  # PaddleClas takes the key for the thing
@@ -329,14 +323,14 @@ def _check_optimizer(options: Any) -> None:
             "Optimizer.regularizer does not go with AdamW, whose decay is a number: set "
             "Optimizer.regularizer=null and Optimizer.weight_decay=0.0005, say"
         )
-    _check_value(options.get("clip_norm", 1.0), ["float"], "Optimizer.clip_norm")
+    check_value(options.get("clip_norm", 1.0), ["float"], "Optimizer.clip_norm")
     _check_named(options, "optimizer", "Optimizer", extra=("lr", "regularizer", "clip_norm"))
     for key in ("regularizer", "lr"):
         if options.get(key) is not None:
-            _known(options[key], options[key] or {}, f"Optimizer.{key}")
+            require_known(options[key], options[key] or {}, f"Optimizer.{key}")
     regularizer = options.get("regularizer") or {}
-    _known(regularizer, ["name", "coeff"], "Optimizer.regularizer")
-    _check_value(regularizer.get("coeff", 0.0), ["float"], "Optimizer.regularizer.coeff")
+    require_known(regularizer, ["name", "coeff"], "Optimizer.regularizer")
+    check_value(regularizer.get("coeff", 0.0), ["float"], "Optimizer.regularizer.coeff")
     if regularizer and regularizer.get("name") not in ("L1", "L2"):
         raise ConfigError("Optimizer.regularizer.name has to be L1 or L2")
     schedule = options.get("lr") or {}
@@ -348,7 +342,7 @@ def _check_optimizer(options: Any) -> None:
         ("warmup_epoch", "float", 0, math.inf),
     ):
         if key in schedule:
-            _check_value(schedule[key], [kind], f"Optimizer.lr.{key}")
+            check_value(schedule[key], [kind], f"Optimizer.lr.{key}")
             if not least <= schedule[key] <= most or (key == "gamma" and schedule[key] == 1):
                 raise ConfigError(
                     f"Optimizer.lr.{key} is out of its range, got {schedule[key]!r} "
@@ -357,7 +351,7 @@ def _check_optimizer(options: Any) -> None:
 
 
 def _check_list(section: Any, kind: str, path: str, *, extra: Iterable[str] = ()) -> None:
-    _known(section or {}, ["Train", "Eval"], path)
+    require_known(section or {}, ["Train", "Eval"], path)
     for name, entries in (section or {}).items():
         if not isinstance(entries or [], list):
             raise ConfigError(f"{path}.{name} has to be a list, got {entries!r}")
@@ -365,7 +359,7 @@ def _check_list(section: Any, kind: str, path: str, *, extra: Iterable[str] = ()
             _check_entry(entry, kind, f"{path}.{name}.{i}", extra=extra)
             for cls, options in entry.items():
                 weight = (options or {}).get("weight", 1.0)
-                _check_value(weight, ["float"], f"{path}.{name}.{i}.{cls}.weight")
+                check_value(weight, ["float"], f"{path}.{name}.{i}.{cls}.weight")
     if kind == "loss" and section and len(section.get("Train") or []) == 1:
         (only,) = section["Train"][0].values()
         if only.get("weight", 1.0) != 1.0:
@@ -379,7 +373,7 @@ def _check_entry(entry: Any, kind: str, path: str, *, extra: Iterable[str] = ())
     if not isinstance(entry, dict) or len(entry) != 1:
         raise ConfigError(f"{path} has to be one name with its options, got {entry!r}")
     ((name, options),) = entry.items()
-    _known({} if options is None else options, options or {}, f"{path}.{name}")
+    require_known({} if options is None else options, options or {}, f"{path}.{name}")
     _check_named({"name": name, **(options or {})}, kind, f"{path}.{name}", extra=extra)
 
 
@@ -391,108 +385,9 @@ def _check_named(options: Any, kind: str, path: str, *, extra: Iterable[str] = (
     cls = compat.lookup(kind, str(options["name"]))
     if cls is None:
         known = [name for name in compat.names(kind) if name[:1].isupper()]
-        raise ConfigError(f"{path}: {_unknown(options['name'], known)}")
-    _known(options, ["name", *extra, *_parameters(cls)], path)
-    _check_types(options, cls, path)
-    _require_parameters(options, cls, path)
+        raise ConfigError(f"{path}: {unknown(options['name'], known)}")
+    require_known(options, ["name", *extra, *parameters_of(cls)], path)
+    check_types(options, cls, path)
+    require_parameters(options, cls, path)
     if compat.is_host_code(cls) and kind not in ("dataset", "sampler"):
-        _refuse_expressions(options, path)
-
-
-def _refuse_expressions(value: Any, path: str) -> None:
-    """Refuse texts that could do something where PaddleClas evaluates them, which it does with
-    some options (``NormalizeImage.scale: 1.0/255.0``). Without brackets nothing is called."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_expressions(str(key), f"{path}.{key}")
-            if key != "pretrained":  # a path or an address, never evaluated
-                _refuse_expressions(item, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            _refuse_expressions(item, f"{path}.{i}")
-    elif isinstance(value, str) and not _HARMLESS.fullmatch(value):
-        raise ConfigError(
-            f"{path} has to be a word, a number or a fraction, got {value!r}: PaddleClas could "
-            "execute it"
-        )
-
-
-def _check_types(options: Any, function: Any, path: str) -> None:
-    """Hold options against the annotations of what takes them or, as PaddleClas has none, against
-    the kind of the default."""
-    parameters = accepted_keys(function)
-    for key, value in options.items():
-        parameter = parameters.get(key)
-        if parameter is None:
-            continue
-        annotation, default = parameter.annotation, parameter.default
-        if annotation is not inspect.Parameter.empty:
-            text = annotation.__name__ if inspect.isclass(annotation) else str(annotation)
-            kinds = ["numbers" if "[int" in kind else kind for kind in text.split(" | ")]
-        elif isinstance(default, bool):
-            kinds = ["bool", "None"]
-        elif isinstance(default, int | float):
-            kinds = ["float", "None"]
-        else:
-            continue
-        _check_value(value, kinds, f"{path}.{key}")
-
-
-def _check_value(value: Any, kinds: list[str], path: str) -> None:
-    if not set(kinds) <= set(_KINDS):
-        return
-    fits = any(
-        isinstance(value, _KINDS[kind][0]) and (kind == "bool" or not isinstance(value, bool))
-        for kind in kinds
-    )
-    if isinstance(value, list | tuple) and any(type(number) is not int for number in value):
-        fits = False
-    if not fits:
-        words = " or ".join(_KINDS[kind][1] for kind in kinds)
-        raise ConfigError(f"{path} has to be {words}, got {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{path} has to be finite, got {value!r}")
-
-
-def _unknown(name: Any, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
-    return f"PaddleClas and the plugin know no {name!r}. Did you mean {nearest[0]}?"
-
-
-def _parameters(function: Any) -> list[str]:
-    """Keys that a class or function takes from a configuration."""
-    return [name for name in accepted_keys(function) if name not in ("dataset", "engine")]
-
-
-def _require_parameters(options: Any, function: Any, path: str) -> None:
-    missing = [
-        name
-        for name, parameter in accepted_keys(function).items()
-        if parameter is not None
-        and parameter.default is inspect.Parameter.empty
-        and name not in options
-        and name not in _FILLED_IN
-    ]
-    if missing:
-        raise ConfigError(f"{path} needs {' and '.join(f'{path}.{name}' for name in missing)}")
-
-
-def _known(options: Any, allowed: Iterable[str], path: str) -> None:
-    if not isinstance(options, dict):
-        raise ConfigError(f"{path or 'the config'} has to be a section of keys, got {options!r}")
-    allowed = sorted(set(allowed))
-    for key in options:
-        full = f"{path}.{key}" if path else str(key)
-        if key in allowed or keys.asks_for_nothing(full, options[key]):
-            continue
-        if reason := keys.unsupported(full):
-            raise ConfigError(
-                f"{full} is a key of PaddleClas's that the plugin does not support: {reason}"
-            )
-        nearest = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"nothing reads the key {full}. "
-            f"Did you mean {f'{path}.{nearest[0]}' if path else nearest[0]}?"
-            if nearest
-            else f"nothing reads the key {full}"
-        )
+        refuse_expressions(options, path)

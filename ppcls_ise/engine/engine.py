@@ -24,8 +24,8 @@ from ppcls_ise.engine.epoch_report import EpochReport
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
 from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
+from ppcls_ise.engine.preparation import prepare
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
-from ppcls_ise.engine.resume.run_folder import choose_output
 from ppcls_ise.engine.resume.settings import settings_of
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import ConfigError, WeightsError
@@ -34,7 +34,7 @@ from ppcls_ise.inference.static_model import set_process_threads
 from ppcls_ise.layers import group_batch_norms
 from ppcls_ise.metrics import ReIDMetric, ReIDResult, Side
 from ppcls_ise.utils.components import components
-from ppcls_ise.utils.files import replacing, require_writable
+from ppcls_ise.utils.files import replacing
 from ppcls_ise.utils.stop_requests import keep_working
 from ppcls_ise.utils.threads import describe_threads, eager_threads
 from ppcls_ise.weights.loading import load_into, read_state, weight_path
@@ -66,7 +66,7 @@ class UnsupervisedEngine(Engine):
 
     def __init__(self, config: Config, mode: str = "train") -> None:
         config = compat.copy_of(config)  # PaddleClas changes it, and so do we
-        _prepare(config, mode)
+        prepare(config, mode)
         self.settings = settings_of(config) if mode == "train" else {}
         options = config["Global"]
         if mode != "train":  # a checkpoint is as good a place for weights to evaluate
@@ -166,7 +166,7 @@ class UnsupervisedEngine(Engine):
     @property
     def run_folder(self) -> Path:
         """Where checkpoints and lists of this run go: ``output_dir/RecModel``."""
-        folder = Path(self.output_dir)  # `_prepare` completed it where PaddleClas does not
+        folder = Path(self.output_dir)  # `prepare` completed it where PaddleClas does not
         if compat.output_folder_lacks_arch_name():
             return folder
         return folder / self.config["Arch"]["name"]
@@ -387,35 +387,3 @@ def _make_static(model: nn.Layer) -> None:
     model.backbone = paddle.jit.to_static(model.backbone)
     if model.neck is not None:
         model.neck = paddle.jit.to_static(model.neck)
-
-
-def _prepare(config: Config, mode: str) -> None:
-    """Put right what PaddleClas would misread."""
-    options = config["Global"]
-    # 2.4.2 turns mixed precision on whenever the section exists, whatever use_amp says.
-    if not (config.get("AMP") or {}).get("use_amp", True):
-        del config["AMP"]
-    # PaddleClas seeds with 0 where there is no seed; say so, and use it for our generators too.
-    if options.get("seed") is None:
-        options["seed"] = 0
-    if mode == "train":
-        for section, part in (("DataLoader", "Train"), ("Loss", "Train"), ("Optimizer", "lr")):
-            if not (config.get(section) or {}).get(part):
-                raise ConfigError(f"training needs {section}.{part}")
-    if mode == "eval" or (mode == "train" and options["eval_during_train"]):
-        parts = (config.get("DataLoader") or {}).get("Eval") or {}
-        if not (parts.get("Query") and parts.get("Gallery")):
-            raise ConfigError("evaluation needs DataLoader.Eval.Query and DataLoader.Eval.Gallery")
-        if not (config.get("Metric") or {}).get("Eval"):
-            raise ConfigError("evaluation needs Metric.Eval, see configs/")
-    if config["Arch"].get("use_sync_bn"):
-        raise ConfigError(
-            "Arch.use_sync_bn has to be False: PaddleClas would replace every batch norm, and with "
-            "them Arch.bn_group_size and the neck's frozen bias. On several cards, a "
-            "bn_group_size that divides the rows of one card gives the same statistics"
-        )
-    options["output_dir"] = choose_output(options, train=mode == "train")
-    require_writable(options["output_dir"], "Global.output_dir")
-    folder = Path(options["output_dir"], config["Arch"]["name"])
-    if compat.output_folder_lacks_arch_name():
-        options["output_dir"] = str(folder)
