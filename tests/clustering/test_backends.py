@@ -93,7 +93,7 @@ def test_device_search_in_several_blocks(monkeypatch):
     )
     for part, expected in zip(found, k_nearest(features, 25), strict=True):
         assert part.tobytes() == expected.tobytes()
-    assert ("neighbors", 150, 150) in calls
+    assert ("neighbors", 45, 45) in calls  # 5 x 9 blocks
 
 
 @pytest.mark.parametrize("cameras", [False, True])
