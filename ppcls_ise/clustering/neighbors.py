@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -93,8 +94,8 @@ def k_nearest(
     For unit rows this is the order by Euclidean distance, d² = 2 - 2·<x_i, x_j>. The search is
     exact: the order is that of the float64 inner products of the float32 rows, equal products by
     ascending index, so exact copies and zero rows tie the same way in every list. All backends and
-    any number of cores and processes give the same bytes. By default N²·D/2 multiplications in float32 on all
-    cores; memory O(N·k) plus about 25 MB per core for block products.
+    any number of cores and processes give the same bytes. By default N²·D/2 multiplications in
+    float32 on all cores; memory O(N·k) plus about 25 MB per core for block products.
 
     Args:
         features: [N, D], used as float32; not normalized here.
@@ -194,7 +195,9 @@ def search(
     width = min(kept + _PAD, len(rows))
     if lowest is None:
         find = search_backend(backend)
-        candidates, values = find(row_set, width, processes=processes, progress=progress)
+        if processes.size > 1:
+            find = partial(find, processes=processes)
+        candidates, values = find(row_set, width, progress=progress)
     else:
         found = np.empty(len(rows), dtype=np.float32)
         candidates, values = top_candidates(

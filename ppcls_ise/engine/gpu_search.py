@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import paddle
@@ -78,11 +78,13 @@ def top_candidates(
     with full_float32():
         for done, ((begin, end), (start, stop)) in enumerate(blocks, 1):
             if begin != on_device:
-                base, on_device = _Rows(row_set, begin, end), begin
-            own = _Rows(row_set, first + start, first + stop)
-            scores = paddle.matmul(own.values, base.values, transpose_y=True)
-            if own.groups is not None:
-                same = own.groups.unsqueeze(1) == base.groups.unsqueeze(0)
+                base, on_device = paddle.to_tensor(row_set.slice(begin, end)), begin
+            own = paddle.to_tensor(row_set.slice(first + start, first + stop))
+            scores = paddle.matmul(own, base, transpose_y=True)
+            if row_set.groups is not None:
+                left = paddle.to_tensor(row_set.groups[first + start : first + stop])
+                right = paddle.to_tensor(row_set.groups[begin:end])
+                same = left.unsqueeze(1) == right.unsqueeze(0)
                 scores = paddle.where(same, paddle.full_like(scores, -float("inf")), scores)
             found_values, found = paddle.topk(scores, min(width, end - begin), axis=1)
             # What these rows had before, and what this block adds.
@@ -95,12 +97,3 @@ def top_candidates(
                 progress("neighbors", done, len(blocks))
     indices[np.isneginf(values)] = -1
     return indices, values
-
-
-class _Rows:
-    """Rows [start, stop) on the device, and their groups."""
-
-    def __init__(self, row_set: RowSet, start: int, stop: int) -> None:
-        self.values = paddle.to_tensor(row_set.slice(start, stop))
-        groups = row_set.groups
-        self.groups = None if groups is None else paddle.to_tensor(groups[start:stop])

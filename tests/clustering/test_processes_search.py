@@ -21,6 +21,7 @@ BACKENDS = {
 }
 if faiss_search.installed():
     BACKENDS["faiss"] = "faiss"
+NAMES = list(nasty_features())
 
 
 def same_bytes(found, expected):
@@ -37,10 +38,11 @@ def same_bytes(found, expected):
 def test_lists_of_several_processes_are_those_of_one(backend, size, monkeypatch):
     monkeypatch.setattr(gpu_search, "_QUERY_ROWS", 64)
     monkeypatch.setattr(gpu_search, "_BASE_ROWS", 150)
-    for features in nasty_features().values():
+    names = NAMES if backend == "small blocks" and size > 1 else NAMES[2:8:2]
+    for features in map(nasty_features().get, names):
         features = features.astype(np.float32)
         groups = np.arange(len(features)) % 3
-        for k, grouping in ((3, None), (30, groups), (1000, None)):
+        for k, grouping in ((3, None), (30, groups)):
             expected = search(features, k, groups=grouping, backend="blocked")
             run = partial(search, features, k, groups=grouping, backend=BACKENDS[backend])
             for found in together(size, lambda processes, run=run: run(processes=processes)):
@@ -49,7 +51,7 @@ def test_lists_of_several_processes_are_those_of_one(backend, size, monkeypatch)
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_smallest_product_of_each_row(size):
-    for features in nasty_features().values():
+    for features in map(nasty_features().get, NAMES[:3]):
         features = features.astype(np.float32)
         expected = np.empty(len(features), np.float32)
         search(features, 4, lowest=expected)
