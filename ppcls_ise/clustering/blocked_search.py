@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import threading
+from itertools import combinations
 
 import numpy as np
 
 from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
-from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, rows_of
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, deal, rows_of
 from ppcls_ise.clustering.row_set import RowSet
 
 # Rows partitioned at once: the index array of a whole block would be twice as large as the block.
@@ -139,10 +140,8 @@ def top_candidates(
     """
     count = len(row_set)
     blocks = list(spans(count, block_rows))
-    diagonal = [(a, a) for a in range(len(blocks))]
-    others = [(a, b) for a in range(len(blocks)) for b in range(a + 1, len(blocks))]
-    mine = slice(processes.rank, None, processes.size)
-    diagonal, others = diagonal[mine], others[mine]
+    diagonal = list(deal(((a, a) for a in range(len(blocks))), processes))
+    others = list(deal(combinations(range(len(blocks)), 2), processes))
     top = RunningTop(count, width)
     locks = [threading.Lock() for _ in blocks]
     own = threading.local()

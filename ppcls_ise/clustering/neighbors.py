@@ -128,12 +128,17 @@ def k_nearest(
 
 
 def search_recall(
-    features: np.ndarray, indices: np.ndarray, *, sample: int = 200, seed: int = 0
+    features: np.ndarray,
+    indices: np.ndarray,
+    *,
+    sample: int = 200,
+    seed: int = 0,
+    processes: Processes = ONE_PROCESS,
 ) -> float:
     """Share of the true nearest rows in the lists [N, k], measured on ``sample`` random rows.
 
     An entry counts if no more than k rows have a larger inner product (up to rounding), so it does
-    not matter which of several tied rows is in the list. O(sample·N·D) time.
+    not matter which of several tied rows is in the list. O(sample·N·D) time, shared out.
     """
     matrix = as_features(features)
     count, k = indices.shape
@@ -141,14 +146,14 @@ def search_recall(
         return 1.0
     hits = 0
     rows = np.random.default_rng(seed).choice(count, min(sample, count), replace=False)
-    for row in rows:
+    for row in rows[slice(*own_rows(len(rows), processes))]:
         scores = np.empty(count, dtype=np.float64)
         for start, stop in spans(count, _EXPAND_ROWS):
             scores[start:stop] = matrix[start:stop] @ matrix[row].astype(np.float64)
         bound = np.partition(scores, count - k)[count - k]
         found = indices[row][indices[row] >= 0]
         hits += np.count_nonzero(scores[found] >= bound - _SAME * max(abs(bound), 1e-300))
-    return hits / (len(rows) * k)
+    return int(whole(np.array([hits]), processes).sum()) / (len(rows) * k)
 
 
 def search(

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Protocol, TypeVar
 
 import numpy as np
 from scipy import sparse
+
+Item = TypeVar("Item")
 
 
 class Processes(Protocol):
@@ -54,6 +57,11 @@ def own_rows(count: int, processes: Processes) -> tuple[int, int]:
     return rows_of(processes.rank, count, processes)
 
 
+def deal(items: Iterable[Item], processes: Processes) -> Iterator[Item]:
+    """The items that are this process's turn."""
+    return islice(items, processes.rank, None, processes.size)
+
+
 def whole(part: np.ndarray, processes: Processes) -> np.ndarray:
     """The rows of all processes in rank order; ``part`` itself where there is one process."""
     parts = processes.gather(part)
@@ -61,7 +69,7 @@ def whole(part: np.ndarray, processes: Processes) -> np.ndarray:
 
 
 def whole_matrix(part: sparse.csr_matrix, processes: Processes) -> sparse.csr_matrix:
-    """The same for sparse rows, whose indices must not be sorted anew: they travel as they are."""
+    """The same for sparse rows."""
     if processes.size == 1:
         return part
     sizes = whole(np.diff(part.indptr), processes)

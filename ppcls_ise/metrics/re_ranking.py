@@ -98,7 +98,9 @@ def _memberships(
     lists = search(features, k1 + 1, lowest=lowest, progress=progress)
     farthest = np.maximum(2.0 - 2.0 * lowest, np.finfo(np.float32).tiny)
     sets = expanded_neighbors(
-        mutual_neighbors(lists[0]), mutual_neighbors(lists[0][:, : half_length(k1)])
+        mutual_neighbors(lists[0]),
+        mutual_neighbors(lists[0][:, : half_length(k1)]),
+        (0, len(features)),
     )
     distances = np.maximum(2.0 - 2.0 * set_similarities(features, sets, [lists]), 0.0)
     sizes = np.diff(sets.indptr)
