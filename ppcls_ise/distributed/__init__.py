@@ -2,6 +2,7 @@
 """Collectives over the processes of a training."""
 
 from ppcls_ise.distributed.collectives import (
+    AllProcesses,
     broadcast_array,
     broadcast_running_statistics,
     from_process_0,
@@ -13,6 +14,7 @@ from ppcls_ise.distributed.collectives import (
 )
 
 __all__ = [
+    "AllProcesses",
     "broadcast_array",
     "broadcast_running_statistics",
     "from_process_0",
