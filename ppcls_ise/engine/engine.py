@@ -16,7 +16,7 @@ from ppcls_ise import compat
 from ppcls_ise.compat import Config
 from ppcls_ise.compat.training_loop import mixed_precision_in, watched_batches
 from ppcls_ise.data import IdentitySampler, ReIDDataset
-from ppcls_ise.distributed.collectives import from_process_0
+from ppcls_ise.distributed.collectives import AllProcesses
 from ppcls_ise.engine import tf32
 from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
@@ -295,7 +295,7 @@ class UnsupervisedEngine(Engine):
             DataError: an image cannot be read.
         """
         sides = self.query_and_gallery()
-        result = from_process_0(lambda: self.metric(*sides))
+        result = self.metric(*sides, processes=AllProcesses())
         self.last_result = result
         compat.logger().info(f"[Eval][Epoch {epoch}] {result}")
         if skipped := result.describe_skipped(self.query_dataloader.dataset.images):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.metrics.rank import PROTOCOLS, RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
@@ -152,8 +153,11 @@ class ReIDMetric:
                 "needs. Set Metric.Eval.0.ReIDMetric.protocol=all."
             )
 
-    def __call__(self, query: Side, gallery: Side) -> ReIDResult:
-        """Evaluate; see `ppcls_ise.metrics.evaluate_rank` for the arrays and the cost.
+    def __call__(
+        self, query: Side, gallery: Side, *, processes: Processes = ONE_PROCESS
+    ) -> ReIDResult:
+        """Evaluate; see `ppcls_ise.metrics.evaluate_rank` for the arrays, the cost and the
+        processes.
 
         Raises:
             DataError: identities are unknown, or cameras are and the protocol needs them.
@@ -170,6 +174,7 @@ class ReIDMetric:
                 k1=self.k1,
                 k2=self.k2,
                 lambda_value=self.lambda_value,
+                processes=processes,
             )
         ranks = evaluate_rank(
             query_features,
@@ -181,5 +186,6 @@ class ReIDMetric:
             max_rank=max(50, *self.topk),
             protocol=self.protocol,
             distmat=distances,
+            processes=processes,
         )
         return ReIDResult(ranks, len(gallery_features), self.topk, self.protocol)

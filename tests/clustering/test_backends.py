@@ -103,7 +103,7 @@ def test_number_of_cores_does_not_matter(monkeypatch, cameras):
     extra = {"camera_ids": np.arange(5000) % 7} if cameras else {}
     graphs = []
     for cores in (1, 5):
-        monkeypatch.setattr(parallel, "core_count", lambda cores=cores: cores)
+        monkeypatch.setattr(parallel, "work_threads", lambda cores=cores: cores)
         for max_distance in (0.6, 0.95):
             graphs.append(jaccard_graph(features, max_distance=max_distance, **extra))
     for one, many in zip(graphs[:2], graphs[2:], strict=True):
