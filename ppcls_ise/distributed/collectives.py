@@ -103,6 +103,11 @@ def from_process_0(compute: Callable[[], Result]) -> Result:
     return cast(Result, box[0])
 
 
+def together() -> None:
+    """No process goes on before all are here."""
+    AllProcesses().gather(np.zeros(1, np.uint8))
+
+
 def largest(number: int) -> int:
     """The largest of one number per process; without `meet`, for processes in step."""
     if dist.get_world_size() == 1:

@@ -11,7 +11,6 @@ import atexit
 import logging
 import os
 import threading
-import time
 from contextlib import suppress
 
 import paddle
@@ -32,9 +31,14 @@ class _Heartbeat:
         self._rank, self._size = dist.get_rank(), dist.get_world_size()
         self._silent = [0] * self._size
         self._ended: set[int] = set()
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, daemon=True, name=f"heartbeat {work.__name__}")
+            for work in (self._exchange, self._watch)
+        ]
+        for thread in self._threads:
+            thread.start()
         atexit.register(self._end)
-        for work in (self._exchange, self._watch):
-            threading.Thread(target=work, daemon=True, name=f"heartbeat {work.__name__}").start()
 
     def _exchange(self) -> None:
         counts = [-1] * self._size
@@ -49,12 +53,12 @@ class _Heartbeat:
                         counts[rank], self._silent[rank] = count, 0
             except Exception:  # process 0 has ended, well or badly: that is its launcher's affair
                 self._ended.update(range(self._size))
-            time.sleep(_PAUSE)
+            if self._over.wait(_PAUSE):
+                return
 
     def _watch(self) -> None:
         """In a thread of its own: the store does not answer any more if process 0 is gone."""
-        while len(self._ended) < self._size:
-            time.sleep(_PAUSE)
+        while len(self._ended) < self._size and not self._over.wait(_PAUSE):
             for rank in range(self._size):
                 self._silent[rank] += 1
             gone = [n for n in range(self._size) if self._silent[n] > SILENCE]
@@ -70,9 +74,13 @@ class _Heartbeat:
                 os._exit(_LOST)
 
     def _end(self) -> None:
-        """After a regular end the others need not wait for signs of life."""
+        """After a regular end the others need not wait for signs of life. A thread that is still in
+        the store when the interpreter ends would abort it."""
         with self._lock, suppress(Exception):  # process 0 may have ended before
             self._store.add(f"{_KEY}/{self._rank}", _ENDED)
+        self._over.set()
+        for thread in self._threads:
+            thread.join(5 * _PAUSE)
 
 
 _heartbeat: _Heartbeat | None = None

@@ -4,6 +4,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
 from ppcls_ise.clustering.neighbors import Backend
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.data import ReIDDataset
-from ppcls_ise.distributed.collectives import broadcast_array
+from ppcls_ise.distributed.collectives import AllProcesses
 from ppcls_ise.engine.callback import Callback, TrainingEngine
 from ppcls_ise.engine.feature_extraction import Features, loader_of
+from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
 from ppcls_ise.engine.memory_needs import require_shared_memory
@@ -108,7 +110,8 @@ class ClusteringCallback(Callback):
             device=engine.device,
         )
         require_shared_memory(loader, "DataLoader.Train")
-        return engine.extract(loader, title="clustering features")
+        storage = FeatureStorage(self.options.features_on_disk, engine.run_folder)
+        return engine.extract(loader, title="clustering features", storage=storage)
 
     def _label(
         self,
@@ -118,30 +121,33 @@ class ClusteringCallback(Callback):
         backend: Backend,
         epoch: int,
     ) -> PseudoLabels:
-        """Labels of the readable images, computed once, by process 0; an unreadable image is an
-        outlier, so it is never drawn."""
+        """Labels of the readable images, computed by all processes together; an unreadable image
+        is an outlier, so it is never drawn."""
         rows = np.flatnonzero(features.readable)
         options = self.graph_options(camids, rows)
-        labels, recall = np.full(len(features.values), -1, np.int64), None
-        if dist.get_rank() == 0:
-            options.update(self.options.lengths_in(epoch))
-            options["approximate"] = self.options.approximate
-            with progress_bar("pseudo-labels", "block") as bar:
-                part = or_blocked(
-                    lambda backend: generate_pseudo_labels(
-                        features.usable(),
-                        self.options.eps,
-                        self.options.min_samples,
-                        backend=backend,
-                        progress=lambda stage, done, total: bar(done, total),
-                        **options,
-                    ),
-                    backend,
-                )
-            labels[rows] = part.labels
-            seconds, recall = {**seconds, **part.seconds}, part.recall
-        labels = broadcast_array(labels)
-        return PseudoLabels.from_labels(features.values, labels, seconds=seconds, recall=recall)
+        options.update(self.options.lengths_in(epoch))
+        options["approximate"] = self.options.approximate
+        with progress_bar("pseudo-labels", "block") as bar:
+            part = or_blocked(
+                lambda backend: generate_pseudo_labels(
+                    features.usable(),
+                    self.options.eps,
+                    self.options.min_samples,
+                    backend=backend,
+                    processes=AllProcesses(),
+                    progress=lambda stage, done, total: bar(done, total),
+                    **options,
+                ),
+                backend,
+            )
+        seconds = {**seconds, **part.seconds}
+        if len(rows) == len(features.values):
+            return replace(part, seconds=seconds)
+        labels = np.full(len(features.values), -1, np.int64)
+        labels[rows] = part.labels
+        return PseudoLabels.from_labels(
+            features.values, labels, seconds=seconds, recall=part.recall
+        )
 
     def graph_options(self, camids: np.ndarray | None, rows: np.ndarray) -> dict[str, Any]:
         """Keyword arguments of ``jaccard_graph`` for the given rows of the data set."""

@@ -22,6 +22,7 @@ from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
+from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
 from ppcls_ise.engine.preparation import prepare
@@ -304,7 +305,9 @@ class UnsupervisedEngine(Engine):
             compat.log_scalar(self, name, value, epoch)
         return result.mAP
 
-    def extract(self, loader: DataLoader, *, title: str) -> Features:
+    def extract(
+        self, loader: DataLoader, *, title: str, storage: FeatureStorage | None = None
+    ) -> Features:
         """`ppcls_ise.engine.feature_extraction.extract` with this engine's model and precision."""
         return extract(
             self.model,
@@ -312,6 +315,7 @@ class UnsupervisedEngine(Engine):
             title=title,
             precision=self._feature_context,
             static=self._static_features,
+            storage=storage,
             after_batch=self.stop_if_asked,
         )
 

@@ -15,7 +15,12 @@ from tqdm import tqdm
 from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.compat.training_loop import batches_of
 from ppcls_ise.data import ReIDDataset
-from ppcls_ise.distributed.collectives import broadcast_running_statistics, gather_arrays
+from ppcls_ise.distributed.collectives import (
+    broadcast_running_statistics,
+    gather_arrays,
+    together,
+)
+from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import DataError, DivergenceError
 from ppcls_ise.utils.stop_requests import keep_working
@@ -28,7 +33,8 @@ class Features:
     """Features of a data set, in its order.
 
     Attributes:
-        values: [N, D] float32, unit rows; a zero row where the image could not be read.
+        values: [N, D] float32, unit rows; a zero row where the image could not be read. Not to be
+            written to: several processes may share them (`FeatureStorage`).
         readable: [N] bool.
     """
 
@@ -69,6 +75,7 @@ def extract(
     title: str,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     static: StaticFeatures | None = None,
+    storage: FeatureStorage | None = None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Features:
     """Evaluation-mode features of every image behind ``loader`` (CC (2)).
@@ -76,7 +83,7 @@ def extract(
     ``N(BN(pooled))`` of the single image. The order is the data set's whatever the loader's;
     several processes each compute a part, batch by batch, and all receive the whole.
 
-    Memory: the result, 4 N D bytes, and some batches; every process holds all of it.
+    Memory: the result, 4 N D bytes, once on a machine, and some batches.
 
     Args:
         model: a ``RecModel``; its mode is restored afterwards.
@@ -84,6 +91,7 @@ def extract(
         title: for the progress bar, which is shown on terminals only.
         precision: makes the mixed-precision context of a batch.
         static: computes by a static graph where it can.
+        storage: where the result is held; in memory by default.
         after_batch: called after every batch, in all processes alike.
 
     Raises:
@@ -95,6 +103,7 @@ def extract(
     model.eval()
     broadcast_running_statistics(model)
     found: Features | None = None
+    fills = True
     finite = np.ones(len(dataset), bool)
     network = None
     progress = tqdm(
@@ -114,14 +123,16 @@ def extract(
         rows = gather_arrays(rows)
         index, readable = gather_arrays(labels.numpy()[:, 1:3]).T
         if found is None:
-            values = np.zeros((len(dataset), rows.shape[1]), np.float32)
+            values, fills = (storage or FeatureStorage()).zeros(len(dataset), rows.shape[1])
             found = Features(values, np.zeros(len(dataset), bool))
         rows[readable == 0] = 0.0
         finite[index] = whole = np.isfinite(rows).all(axis=1)
         rows[~whole] = 0.0
-        found.values[index] = unit_rows(rows)
+        if fills:
+            found.values[index] = unit_rows(rows, out=rows)
         found.readable[index] = readable != 0
         after_batch()
+    together()  # what others read is filled
     if was_training:
         model.train()
     if found is None:
