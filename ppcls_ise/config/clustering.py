@@ -134,6 +134,31 @@ class ClusteringOptions:
             whiten=aware if self.whiten == AUTO else self.whiten,
         )
 
+    def graph_options(
+        self, camids: np.ndarray | None, tracklet_ids: np.ndarray | None
+    ) -> dict[str, Any]:
+        """Of `resolved` options: keyword arguments of ``jaccard_graph``.
+
+        Args:
+            camids: cameras of the images [N], or None.
+            tracklet_ids: their tracklets, or None.
+
+        Raises:
+            ConfigError: camera-aware without cameras.
+        """
+        options: dict[str, Any] = dict(self.lengths)
+        if self.camera_aware:
+            if camids is None:
+                raise ConfigError(
+                    "Clustering.camera_aware needs camera numbers, and the training images have "
+                    "none: name them (camera_from_folder or camera_pattern of "
+                    "DataLoader.Train.dataset), or set Clustering.camera_aware=False"
+                )
+            options["camera_ids"] = camids
+        if self.tracklet_aware:
+            options["tracklet_ids"] = tracklet_ids
+        return options
+
     @property
     def eps_key(self) -> str:
         """Of `resolved` options: the key that ``eps`` comes from."""

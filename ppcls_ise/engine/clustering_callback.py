@@ -15,7 +15,6 @@ from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
 from ppcls_ise.clustering.neighbors import Backend
 from ppcls_ise.clustering.tracklets import tracklet_array
-from ppcls_ise.clustering.whitening import whitened
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed.collectives import broadcast_array, from_process_0
@@ -24,7 +23,7 @@ from ppcls_ise.engine.feature_extraction import Features, loader_of
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
 from ppcls_ise.engine.memory_needs import require_shared_memory
-from ppcls_ise.errors import ConfigError, DataError, shown
+from ppcls_ise.errors import DataError, shown
 from ppcls_ise.metrics import cluster_quality
 from ppcls_ise.utils.progress import progress_bar
 
@@ -105,15 +104,12 @@ class ClusteringCallback(Callback):
         self._log(engine, epoch, dataset)
 
     def graph_inputs(self, engine: TrainingEngine) -> tuple[np.ndarray, dict[str, Any]]:
-        """What ``jaccard_graph`` gets: features of the readable training images, whitened where
-        they are to be, and its other arguments."""
+        """Features of the readable training images, and what else ``jaccard_graph`` gets."""
         dataset = engine.train_dataset
         features = self._extract(engine, dataset)
         self._report_quarantine(engine, features, dataset)
         rows = np.flatnonzero(features.readable)
-        values = features.usable()
-        compared = whitened(values) if self.options_for(dataset).whiten else values
-        return compared, self.graph_options(dataset, rows)
+        return features.usable(), self._graph_options(dataset, rows)
 
     def _extract(self, engine: TrainingEngine, dataset: ReIDDataset) -> Features:
         loader = loader_of(
@@ -138,7 +134,7 @@ class ClusteringCallback(Callback):
         outlier, so it is never drawn."""
         rows = np.flatnonzero(features.readable)
         resolved = self.options_for(dataset)
-        options = self.graph_options(dataset, rows)
+        options = self._graph_options(dataset, rows)
         labels, recall = np.full(len(features.values), -1, np.int64), None
         mixed = np.zeros(0, np.int64)
         if dist.get_rank() == 0:
@@ -173,22 +169,10 @@ class ClusteringCallback(Callback):
         """The options `resolved` for what ``dataset`` knows."""
         return self.options.resolved(tracklets=dataset.tracklet_ids is not None)
 
-    def graph_options(self, dataset: ReIDDataset, rows: np.ndarray) -> dict[str, Any]:
-        """Keyword arguments of ``jaccard_graph`` for the given rows of the data set."""
-        resolved = self.options_for(dataset)
-        options: dict[str, Any] = dict(resolved.lengths)
-        if resolved.camera_aware:
-            if dataset.camids is None:
-                raise ConfigError(
-                    "Clustering.camera_aware needs camera numbers, and the training images have "
-                    "none: name them (camera_from_folder or camera_pattern of "
-                    "DataLoader.Train.dataset), or set Clustering.camera_aware=False"
-                )
-            options["camera_ids"] = dataset.camids[rows]
-        if resolved.tracklet_aware:
-            assert dataset.tracklet_ids is not None
-            options["tracklet_ids"] = dataset.tracklet_ids[rows]
-        return options
+    def _graph_options(self, dataset: ReIDDataset, rows: np.ndarray) -> dict[str, Any]:
+        known = (dataset.camids, dataset.tracklet_ids)
+        camids, tracklets = (None if array is None else array[rows] for array in known)
+        return self.options_for(dataset).graph_options(camids, tracklets)
 
     def check(self, dataset: ReIDDataset) -> None:
         """Make sure that ``dataset`` has what the options need, before anything is computed.
@@ -197,7 +181,7 @@ class ClusteringCallback(Callback):
             ConfigError: cameras or tracklets that are unknown, or cannot be used.
             DataError: a tracklet is in two cameras.
         """
-        options = self.graph_options(dataset, np.arange(len(dataset)))
+        options = self._graph_options(dataset, np.arange(len(dataset)))
         resolved = self.options_for(dataset)
         if not resolved.tracklet_aware:
             return
