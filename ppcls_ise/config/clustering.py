@@ -96,6 +96,10 @@ class ClusteringOptions:
             value = getattr(self, key)
             if not isinstance(value, bool) and value != AUTO:
                 raise ConfigError(f"Clustering.{key} has to be True, False or auto, got {value!r}")
+        if not isinstance(self.must_link, bool):
+            raise ConfigError(
+                f"Clustering.must_link has to be True or False, got {self.must_link!r}"
+            )
         if self.backend not in BACKENDS:
             raise ConfigError(
                 f"Clustering.backend has to be one of {', '.join(BACKENDS)}, got {self.backend!r}"
