@@ -316,7 +316,11 @@ def load(dataset, sampler, num_workers):
     loader = paddle.io.DataLoader(
         dataset, batch_sampler=sampler, num_workers=num_workers, return_list=True
     )
-    return [[column.numpy() for column in batch] for batch in loader]
+    batches = iter(loader)
+    values = [[column.numpy() for column in batch] for batch in batches]
+    # Its thread may hold a lock of Paddle, which workers forked now would wait for for ever.
+    batches._thread.join()
+    return values
 
 
 def test_batches_do_not_depend_on_workers_or_ranks(training):
