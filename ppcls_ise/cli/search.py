@@ -28,6 +28,7 @@ from ppcls_ise.deploy.feature_files import cell, extract_files, load_features
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.registry import register
 from ppcls_ise.retrieval.calibration import Calibration, calibrate, shown_score
+from ppcls_ise.retrieval.gallery_images import tracklet_numbers
 from ppcls_ise.retrieval.gallery_search import GallerySearch, Match
 from ppcls_ise.utils.files import locked, replacing, require_replaceable
 from ppcls_ise.visualization.search_page import contact_sheet
@@ -111,15 +112,17 @@ def calibrate_gallery(args: argparse.Namespace) -> str:
     with _alone(args.gallery):
         gallery = _gallery(args.gallery)
         features, paths = gallery.features, gallery.paths
+        tracklets = tracklet_numbers(gallery.images)
         if args.features:
-            features, paths, model = load_features(args.features)
-            gallery.require_model(model)
-            features = unit_rows(features)
+            file = load_features(args.features)
+            gallery.require_model(file.model)
+            features, paths, tracklets = unit_rows(file.features), file.paths, file.tracklet_ids
         labels = read_labels(args.labels, features, paths, eps=args.eps)
         gallery.calibration = calibrate(
             features,
             labels.identities,
             cameras=labels.cameras,
+            tracklets=tracklets,
             max_false_accept=args.false_accept,
             source=labels.source,
         )
