@@ -2,6 +2,7 @@
 """All methods on the synthetic data set, over several seeds.
 
     python benchmarks/methods.py --seeds 3 --out benchmarks/results/methods.json
+    python benchmarks/methods.py --short --rows ISE "ISE, camera-aware" "ISE, small ViT"
 
 Each row trains through tools/train.py and reports the LAST epoch's figures (no selection on the
 test set). The seed is that of the training; the images are the same for all rows.
@@ -28,11 +29,20 @@ FIGURES = re.compile(rf"\[Eval\].* mAP {NUMBER}, mINP {NUMBER}, Rank-1 {NUMBER}"
 CONTRAST = "{'ClusterContrastLoss': {'weight': 1.0}}"
 UNTRAINED = ["Clustering.min_samples=1000000", "Global.epochs=1", "Global.eval_interval=1"]
 CAMERA = ["Clustering.camera_aware=True", "Clustering.k2_first_epoch=3"]
+IBN = ["Arch.Backbone.ibn_layers=2"]
 VIT = [
     "Arch.Backbone={'name': 'ReIDViT', 'embed_dim': 96, 'depth': 4, 'num_heads': 3, "
-    "'image_size': [96, 48], 'conv_stem': True}",
+    "'image_size': [96, 48]}",
     "Arch.Neck.num_features=96",
     "Arch.Neck.pooling='none'",
+    "Optimizer.lr.learning_rate=0.0005",
+]
+# A quarter of the training, for rows that are compared with each other.
+SHORT = [
+    "Global.epochs=8",
+    "Global.eval_interval=8",
+    "Optimizer.lr.step_size=5",
+    "DataLoader.Train.sampler.iters=25",
 ]
 # name -> config and overrides, or None for a row that is not trained
 ROWS: dict[str, tuple[str, list[str]] | None] = {
@@ -51,6 +61,7 @@ ROWS: dict[str, tuple[str, list[str]] | None] = {
     "ISE, camera-aware": ("ISE_synthetic", CAMERA),
     "Cluster Contrast, small ViT": ("ClusterContrast_synthetic", VIT),
     "ISE, small ViT": ("ISE_synthetic", VIT),
+    "ISE, IBN": ("ISE_synthetic", IBN),
     "HPS, plain initialization": ("CSA_synthetic", ["Arch.Head.initialization=mean"]),
 }
 
@@ -97,6 +108,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--image-root", default="dataset/synthetic")
     parser.add_argument("--out", type=Path, default=Path("output/methods.json"))
+    parser.add_argument("--short", action="store_true", help="8 epochs of 25 steps")
     parser.add_argument("-o", "--override", action="append", default=[])
     args = parser.parse_args()
     ppcls_ise.register()
@@ -104,6 +116,7 @@ def main() -> None:
 
     make_synthetic(args.image_root)
     common = [f"Global.image_root={args.image_root}", "Global.print_batch_step=1000"]
+    common += SHORT if args.short else []
     results: dict[str, list[list[float]]] = {}
     for seed in range(1, args.seeds + 1):
         for name in args.rows:

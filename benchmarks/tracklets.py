@@ -2,6 +2,7 @@
 """What tracklets are worth: ways to label generated tracklets, trained from scratch.
 
     python benchmarks/tracklets.py --seeds 3
+    python benchmarks/tracklets.py --network ViT --rows plain --epochs 8 --iters 25
 
 Each row trains the small network of configs/ISE_synthetic.yaml (16 epochs of 50 steps) on the
 frames of one generated set, by itself and not through the engine, so that rows differ in nothing
@@ -30,7 +31,7 @@ import paddle  # noqa: E402
 import paddle.nn.functional as F  # noqa: E402
 
 from benchmarks.common import table  # noqa: E402
-from ppcls_ise.backbones import PlainConvNet  # noqa: E402
+from ppcls_ise.backbones import PlainConvNet, ReIDViT  # noqa: E402
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels  # noqa: E402
 from ppcls_ise.data import read_image  # noqa: E402
 from ppcls_ise.data.samplers import IdentityTable  # noqa: E402
@@ -65,6 +66,19 @@ ROWS: dict[str, tuple[dict | None, bool]] = {
 }
 
 
+# name -> backbone, its channels, pooling of the neck, learning rate; as in benchmarks/methods.py
+NETWORKS: dict[str, tuple[Callable[[], paddle.nn.Layer], int, str, float]] = {
+    "convolutions": (lambda: PlainConvNet((16, 32, 64, 128)), 128, "gem", 0.0015),
+    "IBN": (lambda: PlainConvNet((16, 32, 64, 128), ibn_layers=2), 128, "gem", 0.0015),
+    "ViT": (
+        lambda: ReIDViT(embed_dim=96, depth=4, num_heads=3, image_size=(HEIGHT, WIDTH)),
+        96,
+        "none",
+        0.0005,
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Frames:
     """uint8 RGB [N, 96, 48, 3], and [N] who is shown, by which camera, in which tracklet."""
@@ -95,10 +109,11 @@ class Frames:
 
 
 class Network(paddle.nn.Layer):
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, name: str) -> None:
         super().__init__()
-        self.backbone = PlainConvNet((16, 32, 64, 128))
-        self.neck = ReIDNeck(128, pooling="gem")
+        backbone, width, pooling, self.learning_rate = NETWORKS[name]
+        self.backbone = backbone()
+        self.neck = ReIDNeck(width, pooling=pooling)
         head = PLIHead if method == "ISE" else ClusterContrastHead
         self.head = head(momentum=0.1, temperature=0.05, memory="mean")
 
@@ -172,12 +187,15 @@ def mean_ap(frames: Frames, features: np.ndarray) -> float:
     return evaluate_rank(*query, people[chosen], people, cameras[chosen], cameras).mAP
 
 
-def train(frames: Frames, row: str, method: str, seed: int, epochs: int, iters: int) -> dict:
+def train(
+    frames: Frames, row: str, method: str, seed: int, epochs: int, iters: int, name: str
+) -> dict:
     options, by_tracklet = ROWS[row]
     label, groups = labeler(frames, options), frames.tracklets if by_tracklet else None
     paddle.seed(seed)
-    network = Network(method)
-    schedule = paddle.optimizer.lr.StepDecay(0.0015, step_size=10, gamma=0.1)
+    network = Network(method, name)
+    step_size = max(1, round(epochs * 0.625))
+    schedule = paddle.optimizer.lr.StepDecay(network.learning_rate, step_size, gamma=0.1)
     decay = paddle.regularizer.L2Decay(5e-4)
     trained = [one for one in network.parameters() if not one.stop_gradient]
     optimizer = paddle.optimizer.Adam(schedule, parameters=trained, weight_decay=decay)
@@ -233,6 +251,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--methods", nargs="*", default=["ISE", "Cluster Contrast"])
+    parser.add_argument("--network", default="convolutions", choices=list(NETWORKS))
     parser.add_argument("--image-root", type=Path, default=Path("dataset/tracklets"))
     parser.add_argument("--camera-gap", type=float, default=1.0)
     parser.add_argument("--light-gap", type=float, default=1.0)
@@ -247,7 +266,7 @@ def main() -> None:
     for seed in range(1, args.seeds + 1):
         for method in args.methods:
             for row in args.rows:
-                run = train(frames, row, method, seed, args.epochs, args.iters)
+                run = train(frames, row, method, seed, args.epochs, args.iters, args.network)
                 results.setdefault(f"{method}: {row}", []).append(run)
                 print(seed, method, row, {key: round(value, 3) for key, value in run.items()})
                 sys.stdout.flush()
