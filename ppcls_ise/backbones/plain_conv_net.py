@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small plain-convolution backbone that learns from scratch."""
 
+from collections.abc import Sequence
+
 import paddle
 from paddle import nn
 
@@ -21,9 +23,7 @@ class PlainConvNet(nn.Layer):
         ibn_layers: how many layers from the first have an `IBN` in place of the batch norm.
     """
 
-    def __init__(
-        self, channels: list[int] | tuple[int, ...] = (16, 32, 64, 128), *, ibn_layers: int = 0
-    ) -> None:
+    def __init__(self, channels: Sequence[int] = (16, 32, 64, 128), *, ibn_layers: int = 0) -> None:
         super().__init__()
         if not channels or min(channels) < 1:
             raise ConfigError(f"Arch.Backbone.channels have to be >= 1, got {list(channels)}")

@@ -122,6 +122,7 @@ def test_a_supervised_result_loses_its_classifier():
     ("change", "word"),
     [
         (lambda s: s | {"blocks.7.norm1.weight": np.zeros(12)}, "missing (blocks.2"),
+        (lambda s: s | {"blocks.99999999999.norm1.weight": np.zeros(12)}, "missing (blocks.2"),
         (lambda s: s | {"cls_token": np.zeros((1, 1, 13))}, "mismatched"),
         (lambda s: s | {"cls_token": np.zeros(())}, "mismatched"),
         (lambda s: s | {"pos_embed": np.zeros(12)}, "mismatched"),
