@@ -105,7 +105,7 @@ class ReIDViT(nn.Layer):
             raise ConfigError(
                 f"the network is for images of {self.image_size}, but got "
                 f"{list(images.shape[2:])} (height, width): set Arch.Backbone.image_size to what "
-                "transform_ops give"
+                "transform_ops give, and Global.image_shape too"
             )
         tokens = self.patch_embed(images)
         first = self.cls_token.expand([tokens.shape[0], -1, -1])
