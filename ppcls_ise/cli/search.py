@@ -160,7 +160,7 @@ def query(args: argparse.Namespace) -> str:
         without_self=args.exclude_self,
         without=without,
     )
-    known = known_of([*gallery.images, *queries], features, args.labels)
+    known = known_of([*gallery.images, *queries], args.labels)
     calibration = gallery.calibration
     files = []
     if args.csv:

@@ -97,9 +97,7 @@ def _is_copy(query: str, match: Match) -> bool:
         return False
 
 
-def known_of(
-    images: Sequence[GalleryImage], features: np.ndarray, labels: str | None
-) -> dict[str, Known]:
+def known_of(images: Sequence[GalleryImage], labels: str | None) -> dict[str, Known]:
     """What is known of images, by path; people by ``labels`` (``names`` or a CSV file).
 
     Raises:
@@ -109,7 +107,8 @@ def known_of(
     if labels == PSEUDO:
         raise ConfigError("--labels of a query are names or a CSV file: clusters are not known")
     if labels is not None:
-        found = read_labels(labels, features, [image.path for image in images]).identities
+        paths = [image.path for image in images]
+        found = read_labels(labels, np.zeros((0, 1), np.float32), paths).identities
         people = [str(number) if number >= 0 else None for number in found]
     return {
         image.path: Known(person, image.camera or None)

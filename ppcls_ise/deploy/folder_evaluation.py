@@ -15,6 +15,10 @@ from ppcls_ise.errors import ConfigError
 from ppcls_ise.metrics import Labels, ReIDMetric, ReIDResult, Side
 
 
+class _Folder(UnlabeledFolder):
+    shares_table = True
+
+
 class FolderEvaluation:
     """Query and gallery folder, and what is known of their images.
 
@@ -36,8 +40,7 @@ class FolderEvaluation:
     """
 
     def __init__(self, query: str, gallery: str, **names: Any) -> None:
-        # A table may be about both folders, so each is read by its own lines.
-        self.query, self.gallery = UnlabeledFolder(query, **names), UnlabeledFolder(gallery, **names)
+        self.query, self.gallery = _Folder(query, **names), _Folder(gallery, **names)
         if self.query.pids is None or self.gallery.pids is None:
             raise ConfigError(
                 "an evaluation needs to know who is shown: --identity-pattern REGEX (for "
