@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ppcls_ise.data.images import ImageReadError
 from ppcls_ise.retrieval.calibration import Calibration, shown_score
 from ppcls_ise.retrieval.gallery_search import Match
 from ppcls_ise.utils.files import replacing
-from ppcls_ise.visualization.pages import link, render, thumbnail
+from ppcls_ise.visualization.pages import link, render
+from ppcls_ise.visualization.thumbnails import jpeg_uri
 
 # The pages load nothing and run nothing, whatever a file name may contain.
 _TEMPLATE = "search_page.html"
-_SIDE = 192  # pixels of a thumbnail
+_SIDE, _QUALITY = 192, 80  # pixels of a thumbnail
 # Of one page, some 7 kB each: about 7 MB.
 IMAGES_PER_PAGE = 1000
 
@@ -139,7 +141,11 @@ def _section(
 
 
 def _picture(path: str, about: Known) -> dict[str, Any]:
-    picture, problem = thumbnail(path, _SIDE)
+    picture, problem = "", ""
+    try:
+        picture = jpeg_uri(path, height=_SIDE, width=_SIDE, quality=_QUALITY)
+    except ImageReadError as error:
+        problem = str(error)
     return {
         "path": path,
         "name": Path(path).name,
