@@ -6,20 +6,19 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from ppcls_ise.clustering.dbscan import OUTLIER, dbscan
-
-_STEPS = 20  # from eps down
+from ppcls_ise.clustering.dbscan import OUTLIER
+from ppcls_ise.clustering.doubts import split_parts
 
 
 def split(
     features: np.ndarray, graph: sparse.csr_matrix, eps: float, min_samples: int = 4
-) -> tuple[np.ndarray, float]:
+) -> np.ndarray:
     """Parts of one cluster.
 
-    DBSCAN with eps·19/20, eps·18/20, …: the first of these that leaves two clusters or more gives
-    the parts, and an image that it leaves out joins the part whose mean is nearest. A cluster that
-    never falls apart is cut across its longest axis: by the sign of the projection of its centered
-    features on their first principal component.
+    Those of `split_parts`, which are what the page of clusters proposes; an image in none of them,
+    or in one too small to count, joins the part whose mean is nearest. A cluster that does not fall
+    apart is cut across its longest axis: by the sign of the projection of its centered features on
+    their first principal component.
 
     Args:
         features: [n, D] unit rows of the members, n >= 2.
@@ -28,20 +27,16 @@ def split(
         min_samples: see `dbscan`.
 
     Returns:
-        part of each member [n] int64, 0 being the largest and the others by their first member;
-        and the eps of the cut, NaN if none did. Deterministic. O(stored entries + n·D²).
+        part of each member [n] int64, 0 being the largest and the others by their first member.
+        Deterministic. O(stored entries + n·D·min(n, D)).
 
     Raises:
         ValueError: fewer than two members.
     """
     if len(features) < 2:
         raise ValueError("a cluster of one image cannot be split")
-    for step in range(_STEPS - 1, -1, -1):
-        smaller = eps * step / _STEPS
-        parts = dbscan(graph, smaller, min_samples)
-        if parts.max(initial=OUTLIER) >= 1:
-            return _largest_first(_joined(features, parts)), float(smaller)
-    return _largest_first(_two_sides(features)), float("nan")
+    found = split_parts(graph, eps, min_samples)
+    return _largest_first(_two_sides(features) if found is None else _joined(features, found[0]))
 
 
 def _joined(features: np.ndarray, parts: np.ndarray) -> np.ndarray:

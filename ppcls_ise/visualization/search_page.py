@@ -48,7 +48,7 @@ def search_pages(
 
     Thumbnails are part of the pages, and lead to the images themselves. Green and red stand for
     people that are known to be the query's or not, and for nothing else; a score that reaches the
-    threshold has a dark border. An image that cannot be read any more is shown by its name and the
+    threshold has a thick border. An image that cannot be read any more is shown by its name and the
     reason.
 
     Args:
@@ -98,7 +98,7 @@ def _summary(calibration: Calibration | None) -> str:
     if calibration is None:
         return "Scores are cosines. No threshold has been calibrated (ppcls-ise search calibrate)."
     return (
-        f"Scores are cosines. From {calibration.threshold:.3f} on (dark border) an image is taken "
+        f"Scores are cosines. From {calibration.threshold:.3f} on (thick border) an image is taken "
         f"for the same person. On {calibration.different_pairs} pairs of different people and "
         f"{calibration.same_pairs} of the same person (by {calibration.source}), this threshold "
         f"accepted {calibration.false_accept:.2%} of the first and rejected "
