@@ -14,6 +14,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -283,7 +284,8 @@ def _write(
             settings,
             title=f"People in {shown(Path(args.images).name or args.images)}",
             subtitle="; ".join(lines),
-            numbers=numbers,
+            numbers=numbers.tolist(),
+            spelled=_as_options,
         ),
     )
     lines += [f"table: {shown(table)}", f"page:  {shown(page)}"]
@@ -295,6 +297,12 @@ def _write(
             f"{args.folders}): {shown(out.folder / _TRAINING)}"
         )
     return "\n".join(lines)
+
+
+def _as_options(advice: str) -> str:
+    """``Clustering.min_samples`` -> ``--min-samples``."""
+    text = re.sub(r"Clustering\.(\w+)", lambda key: "--" + key[1].replace("_", "-"), advice)
+    return text.replace("=True", "")
 
 
 def _write_table(file: Path, seen: _Seen, labels: np.ndarray, record: ClusteringRecord) -> None:

@@ -28,7 +28,7 @@ from ppcls_ise.deploy.feature_files import extract_files, load_features
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.registry import register
 from ppcls_ise.retrieval.calibration import calibrate
-from ppcls_ise.retrieval.gallery_images import GalleryImage
+from ppcls_ise.retrieval.gallery_images import GalleryImage, tracklet_numbers
 from ppcls_ise.retrieval.gallery_search import GallerySearch
 from ppcls_ise.utils.files import locked, require_replaceable
 
@@ -124,15 +124,17 @@ def calibrate_gallery(args: argparse.Namespace) -> str:
     with _alone(args.gallery):
         gallery = _gallery(args.gallery)
         features, paths = gallery.features, gallery.paths
+        tracklets = tracklet_numbers(gallery.images)
         if args.features:
-            features, paths, model = load_features(args.features)
-            gallery.require_model(model)
-            features = unit_rows(features)
+            file = load_features(args.features)
+            gallery.require_model(file.model)
+            features, paths, tracklets = unit_rows(file.features), file.paths, file.tracklet_ids
         labels = read_labels(args.labels, features, paths, eps=args.eps)
         gallery.calibration = calibrate(
             features,
             labels.identities,
             cameras=labels.cameras,
+            tracklets=tracklets,
             max_false_accept=args.false_accept,
             source=labels.source,
         )

@@ -37,6 +37,13 @@ def images_of(
     return [GalleryImage(*row) for row in zip(paths, *columns, strict=True)]
 
 
+def tracklet_numbers(images: Sequence[GalleryImage]) -> np.ndarray | None:
+    """A number per tracklet, [N] int64, -1 = in none; None if no image is in one."""
+    order: dict[str, int] = {"": -1}
+    numbers = [order.setdefault(image.tracklet, len(order) - 1) for image in images]
+    return np.array(numbers, np.int64) if len(order) > 1 else None
+
+
 def rows_like(
     gallery: Sequence[GalleryImage], queries: Iterable[GalleryImage], keys: Sequence[str]
 ) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@
 """A clustering, and perhaps the run that made it, as one HTML file that loads nothing."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def write_cluster_page(
     history: Sequence[Row] = (),
     ranked: Sequence[dict[str, Any]] = (),
     tables: Sequence[dict[str, Any]] = (),
+    numbers: Sequence[int] | None = None,
+    spelled: Callable[[str], str] = lambda advice: advice,
 ) -> int:
     """Write the page: verdict, curves, gallery, pairs, splits, map, ranked lists, configuration.
 
@@ -44,6 +47,8 @@ def write_cluster_page(
         history: rows of history.csv, for the curves.
         ranked: see `ppcls_ise.visualization.ranked_rows`.
         tables: title and either rows of cells or a text each, for the last section.
+        numbers: by which the page calls the C clusters; None: 0 .. C-1.
+        spelled: texts with keys of the configuration, as the page is to say them.
 
     Returns:
         Bytes of the file.
@@ -52,7 +57,11 @@ def write_cluster_page(
         OSError: it cannot be written there.
     """
     thumbnails = Thumbnails(place)
-    parts = cluster_parts(record, settings, thumbnails)
+    parts = cluster_parts(record, settings, thumbnails, numbers)
+    judged = verdict(record, parts.table, parts.eps, settings, history, numbers=numbers)
+    remarks = [
+        replace(r, evidence=spelled(r.evidence), advice=spelled(r.advice)) for r in judged.remarks
+    ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -64,7 +73,7 @@ def write_cluster_page(
         title=title,
         subtitle=subtitle,
         parts=parts,
-        verdict=verdict(record, parts.table, parts.eps, settings, history),
+        verdict=replace(judged, remarks=remarks),
         curves=curves(history),
         ranked=ranked,
         tables=tables,

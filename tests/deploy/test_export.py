@@ -355,7 +355,7 @@ def test_saved_features_come_back(tmp_path):
     features = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     paths = ["a,b.jpg", 'q"\n.jpg', "\udcff.jpg"]
     save_features(tmp_path / "f.npz", features, paths, model="abc")
-    values, names, model = load_features(tmp_path / "f.npz")
+    values, names, model, *_ = load_features(tmp_path / "f.npz")
     np.testing.assert_array_equal(values, features)
     assert (names, model) == (paths, "abc")
     save_features(tmp_path / "f.csv", features, paths, model="abc")
