@@ -67,16 +67,16 @@ def _of_config(args: argparse.Namespace) -> str:
     overrides = args.override
     if args.re_ranking:
         overrides = [*overrides, "Metric.Eval.0.ReIDMetric.re_ranking=True"]
-    config = get_config(
-        args.config, overrides, profiler_options=args.profiler_options, mode="eval"
-    )
+    config = get_config(args.config, overrides, profiler_options=args.profiler_options, mode="eval")
     engine = UnsupervisedEngine(config, mode="eval")
     engine.require_weights()
     if not args.ranked_lists:
         engine.eval()
         assert engine.last_result is not None
         return _report(engine.last_result)
-    query, gallery = (loader.dataset for loader in (engine.query_dataloader, engine.gallery_dataloader))
+    query, gallery = (
+        loader.dataset for loader in (engine.query_dataloader, engine.gallery_dataloader)
+    )
     sides = engine.query_and_gallery()
     result = engine.metric(*sides)
     return _report(result, _write_lists(args.ranked_lists, sides, query.images, gallery.images))
@@ -94,9 +94,7 @@ def _of_folders(args: argparse.Namespace) -> str:
     result = folders.evaluate(sides, re_ranking=args.re_ranking)
     lists = ""
     if args.ranked_lists:
-        lists = _write_lists(
-            args.ranked_lists, sides, folders.query.images, folders.gallery.images
-        )
+        lists = _write_lists(args.ranked_lists, sides, folders.query.images, folders.gallery.images)
     return f"{folders.protocol}\n{_report(result, lists)}"
 
 

@@ -151,8 +151,10 @@ def query(args: argparse.Namespace) -> str:
             require_replaceable(path, f"--{option}")
     _, paths, features, images = _extract(args, gallery)
     stored = {image.path: image for image in gallery.images}
-    queries = [stored[image.path] if _is_bare(image) and image.path in stored else image
-               for image in images]
+    queries = [
+        stored[image.path] if _is_bare(image) and image.path in stored else image
+        for image in images
+    ]
     without = [key for key in ("camera", "tracklet") if getattr(args, f"exclude_same_{key}")]
     results = ranked(
         gallery,

@@ -82,7 +82,9 @@ class Corrector:
             why = "there was never one of that number"
             if cluster in removed:
                 why = f"correction {removed[cluster]} removed it"
-            raise DataError(f"correction {number} ({correction}): there is no cluster {given}: {why}")
+            raise DataError(
+                f"correction {number} ({correction}): there is no cluster {given}: {why}"
+            )
 
         for number, correction in enumerate(corrections, 1):
             cluster = present(correction.cluster, number, correction)

@@ -163,8 +163,10 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for key, value in now["settings"].items()
         if before["settings"].get(key) != value
     ]
-    old = dict(zip(before["paths"], zip(before["sizes"], before["times"], strict=True), strict=True))
-    new = dict(zip(now["paths"], zip(now["sizes"], now["times"], strict=True), strict=True))
+    old, new = (
+        {path: stamp for path, *stamp in zip(b["paths"], b["sizes"], b["times"], strict=True)}
+        for b in (before, now)
+    )
     for kind, paths in (
         ("new", new.keys() - old.keys()),
         ("gone", old.keys() - new.keys()),

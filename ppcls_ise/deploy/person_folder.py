@@ -49,4 +49,3 @@ def make_folder(folder: Path, files: dict[str, str], way: str) -> None:
             (folder / name).symlink_to(os.path.abspath(path))
         else:
             shutil.copyfile(path, folder / name)
-

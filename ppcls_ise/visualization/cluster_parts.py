@@ -119,9 +119,7 @@ def cluster_parts(
     Cost: one or two Jaccard graphs of at most 5,000 images, t-SNE of at most 1,200, the distances
     of all centroids, and some thousands of thumbnails; little of it grows with N.
     """
-    crops = Crops(
-        record, thumbnails, range(record.num_clusters) if numbers is None else numbers
-    )
+    crops = Crops(record, thumbnails, range(record.num_clusters) if numbers is None else numbers)
     notes: list[str] = []
     plain = cluster_table(record)
     eps, parts, found = _graphs(record, settings, plain.doubts, notes)

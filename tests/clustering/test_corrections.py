@@ -107,7 +107,9 @@ def test_what_cannot_be_applied_is_named(clusters, corrections, words):
 
 def test_a_file_says_what_the_page_exported(tmp_path):
     file = tmp_path / "c.csv"
-    file.write_bytes(b'action,cluster,with,path\r\nmerge,7,3,\r\nsplit,5,,\r\nremove,4,,"./=a,b"\r\n')
+    file.write_bytes(
+        b'action,cluster,with,path\r\nmerge,7,3,\r\nsplit,5,,\r\nremove,4,,"./=a,b"\r\n'
+    )
     found = read_corrections(file)
     assert found == [
         Correction("merge", 7, 3),

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ppcls_ise.errors import shown
 from ppcls_ise.retrieval.calibration import Calibration
 from ppcls_ise.retrieval.gallery_search import Match
-from ppcls_ise.errors import shown
 from ppcls_ise.visualization import search_page
 from ppcls_ise.visualization.search_page import Known, page_names, search_pages
 
@@ -67,9 +67,7 @@ def test_names_are_text_and_images_are_inside(tmp_path, images):
     assert size == sheet.stat().st_size
     reader = read(sheet)
     allowed = "html head meta title style body h1 h2 p nav a details summary ol li section div"
-    assert {tag for tag, _ in reader.tags} <= set(
-        f"{allowed} figure img figcaption span b".split()
-    )
+    assert {tag for tag, _ in reader.tags} <= set(f"{allowed} figure img figcaption span b".split())
     for tag, attributes in reader.tags:
         assert not [name for name in attributes if name.startswith("on")], tag
     figures = [attributes for tag, attributes in reader.tags if tag == "figure"]
@@ -137,8 +135,11 @@ def test_many_queries_go_to_several_pages(tmp_path, images, monkeypatch):
         places |= {(file.name, a["id"]): file for tag, a in reader.tags if tag == "section"}
         links += [(file.name, a["href"]) for tag, a in reader.tags if tag == "a"]
     assert [number for _, number in places] == ["q1", "q2", "q3", "q4", "q5"]
-    steps = [(unquote(target.split("#")[0]) or name, target.split("#")[1])
-             for name, target in links if "#" in target]
+    steps = [
+        (unquote(target.split("#")[0]) or name, target.split("#")[1])
+        for name, target in links
+        if "#" in target
+    ]
     assert set(steps) == set(places)
     assert {unquote(target) for _, target in links if target.endswith(".html")} == {
         file.name for file in files
