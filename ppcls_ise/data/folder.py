@@ -58,6 +58,8 @@ class UnlabeledFolder(ReIDDataset):
         DataError: no folder, no image, or a file whose camera, tracklet or identity cannot be told.
     """
 
+    shares_table = False  # whether the table may have lines about other folders
+
     def __init__(
         self,
         image_root: str,
@@ -117,7 +119,7 @@ class UnlabeledFolder(ReIDDataset):
         """Camera, tracklet and identity of every path, by name; None where nothing tells it."""
         inners = [os.path.relpath(path, folder).replace(os.sep, "/") for path in paths]
         if self._table:
-            self._table.check(inners, paths)
+            self._table.check(inners, paths, others=self.shares_table)
         rules = dict(self._rules)
         if self._look_for_form and "tracklet" not in rules:
             self._form = naming.known_form(inners)

@@ -12,6 +12,7 @@ from ppcls_ise.clustering import generate_pseudo_labels
 from ppcls_ise.data.csv_table import read_table
 from ppcls_ise.data.market1501 import person_and_camera
 from ppcls_ise.errors import ConfigError, DataError, shown
+from ppcls_ise.retrieval.calibration import PSEUDO_LABELS
 
 NAMES, PSEUDO = "names", "pseudo"
 _UNKNOWN = -1
@@ -55,7 +56,7 @@ def read_labels(
                 f"clustering {len(features)} images gives {count} clusters, so there is nothing to "
                 f"compare: {'raise' if not count else 'lower'} --eps ({eps}), or give labels"
             )
-        return Labels(labels, None, f"pseudo-labels ({count} clusters; rates are too good)")
+        return Labels(labels, None, f"{PSEUDO_LABELS} ({count} clusters; rates are too good)")
     return _from_table(kind, paths)
 
 

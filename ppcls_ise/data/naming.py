@@ -132,8 +132,11 @@ class Table:
                 f"{shown(file)} needs one of the columns {', '.join(THINGS)} beside path"
             )
 
-    def check(self, inners: Sequence[str], paths: Sequence[str]) -> None:
+    def check(self, inners: Sequence[str], paths: Sequence[str], *, others: bool = False) -> None:
         """Make sure that lines and images are the same.
+
+        Args:
+            others: whether there may be lines of images that are not among these.
 
         Raises:
             DataError: names an image without a line, or a line without an image.
@@ -147,7 +150,7 @@ class Table:
                     "are those below the folder of images. Add a line, or move the file"
                 )
             used.add(key)
-        for key in self._lines:
+        for key in () if others else self._lines:
             if key not in used:
                 raise DataError(
                     f"{shown(self.file)}: there is no image {shown(key)} in the folder; take the "

@@ -17,6 +17,8 @@ _LEAST_RATE = 1e-15  # fewer than one of all pairs there can be
 _UNKNOWN = -1
 _UNIT_TOLERANCE = 1e-3
 _SHOWN_RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
+# How a source begins that judges features by clusters of themselves.
+PSEUDO_LABELS = "pseudo-labels"
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,32 @@ class Calibration:
     def accepts(self, score: float) -> bool:
         return bool(np.float32(score) >= np.float32(self.threshold))
 
+    @property
+    def caution(self) -> str:
+        """What to know about the rates, "" if nothing speaks against them."""
+        if not self.source.startswith(PSEUDO_LABELS):
+            return ""
+        return (
+            "The threshold was chosen on pseudo-labels, which were made from the same features: "
+            "expect more errors than these"
+        )
+
     def verdict(self, score: float) -> str:
-        """One sentence: same person or not, and how far that can be trusted."""
+        """In words: same person or not, and how far that can be trusted."""
         shown = shown_score(score)
         if self.accepts(score):
-            return (
+            words = (
                 f"score {shown} reaches {self.threshold:.3f}: same person. At that threshold "
                 f"{_share(self.false_accept, self.different_pairs)} pairs of different people "
                 "were accepted too"
             )
-        return (
-            f"score {shown} is below {self.threshold:.3f}: not shown to be the same person. At "
-            f"that threshold {_share(self.false_reject, self.same_pairs)} pairs of the same "
-            "person were rejected too"
-        )
+        else:
+            words = (
+                f"score {shown} is below {self.threshold:.3f}: not shown to be the same person. At "
+                f"that threshold {_share(self.false_reject, self.same_pairs)} pairs of the same "
+                "person were rejected too"
+            )
+        return f"{words}. {self.caution}" if self.caution else words
 
     def table(self) -> str:
         """False accepts and false rejects by threshold, the chosen one marked."""
