@@ -15,6 +15,7 @@ from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed.collectives import broadcast_array, from_process_0
 from ppcls_ise.engine.callback import Callback, TrainingEngine
+from ppcls_ise.engine.evaluated_sets import tracklet_name
 from ppcls_ise.engine.feature_extraction import Features, loader_of
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
@@ -249,7 +250,8 @@ class ClusteringCallback(Callback):
         for number in result.mixed_tracklets:
             rows = np.flatnonzero(dataset.tracklet_ids == number)
             first, last = (shown(dataset.images[row]) for row in (rows[0], rows[-1]))
-            lines.append(f"{tracklet_name(dataset, number)}: {len(rows)} images, {first} to {last}")
+            name = shown(tracklet_name(dataset, int(number)))
+            lines.append(f"{name}: {len(rows)} images, {first} to {last}")
         path = engine.write_list(MIXED_TRACKLETS, lines)
         if lines:
             compat.logger().info(
@@ -282,11 +284,6 @@ class ClusteringCallback(Callback):
             ("largest_cluster", result.largest),
         ):
             compat.log_scalar(engine, name, value, epoch)
-
-
-def tracklet_name(dataset: ReIDDataset, number: int) -> str:
-    names = getattr(dataset, "tracklet_names", None)
-    return str(number) if names is None else shown(names[number])
 
 
 def summary(result: PseudoLabels) -> str:
