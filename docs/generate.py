@@ -7,7 +7,6 @@ with its docstring. Chinese texts of the tables are in ``docs/zh_CN/keys.yaml``.
 page is not what this writes, or a text has no translation.
 """
 
-import dataclasses
 import functools
 import inspect
 import re
@@ -148,18 +147,16 @@ def api_entry(dotted: str, language: str) -> str:
     signature = str(inspect.signature(function))
     for long, short in _SHORTER:
         signature = re.sub(long, short, signature)
-    name = dotted.removesuffix(".__call__")
-    if dataclasses.is_dataclass(function) and not function.__doc__:
-        raise LookupError(f"{dotted} has no docstring")
-    doc = inspect.getdoc(function) or ""
-    return f"```text\n{_folded(name + signature)}\n\n{doc}\n```"
+    doc = re.sub(r":\w+:`(?:\w+\.)*(\w+)`", r"`\1`", inspect.getdoc(function) or "")
+    return f"```text\n{_folded(dotted + signature)}\n\n{doc}\n```"
 
 
 _SHORTER = [
     (r"(?:[a-z_0-9]+\.)+(?=[A-Z])", ""),
     (r"\b(?:numpy|np)\.ndarray\b", "ndarray"),
     (r"\bsparse\.csr_matrix\b", "csr_matrix"),
-    (r"'", ""),
+    (r"(?<=: )'([^']*)'", r"\1"),
+    (r"(?<=-> )'([^']*)'", r"\1"),
     (r"\((?:self|cls)(?:, )?", "("),
 ]
 

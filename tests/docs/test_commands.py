@@ -119,9 +119,7 @@ def check_script(path: str, arguments: list[str]) -> None:
         return
     source = script.read_text(encoding="utf-8")
     modules = re.findall(r"^from (benchmarks\.\w+) import", source, re.MULTILINE)
-    source += "".join(
-        (REPOSITORY / f"{name.replace('.', '/')}.py").read_text() for name in modules
-    )
+    source += "".join((REPOSITORY / f"{name.replace('.', '/')}.py").read_text() for name in modules)
     known = {text for node in ast.walk(ast.parse(source)) for text in _texts(node)}
     for argument in arguments:
         if argument.startswith("-") and argument not in known:

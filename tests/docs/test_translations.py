@@ -71,7 +71,9 @@ def _apart(left, right) -> str:
 
 
 def test_every_page_has_its_twin():
-    assert {page.name for page in CHINESE.glob("*.md")} == {page.name for page in ENGLISH.glob("*.md")}
+    assert {page.name for page in CHINESE.glob("*.md")} == {
+        page.name for page in ENGLISH.glob("*.md")
+    }
     assert len(PAIRS) > 20
 
 
