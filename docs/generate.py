@@ -2,9 +2,9 @@
 """Fill in what the pages take from docstrings: ``python docs/generate.py``.
 
 Between ``<!-- keys: NAME -->`` and ``<!-- end -->`` comes a table of the keys that a component (or
-the section Clustering) takes; between ``<!-- api: DOTTED.NAME -->`` and ``<!-- end -->`` a signature
-with its docstring. Chinese texts of the tables are in ``docs/zh_CN/keys.yaml``. A test fails where a
-page is not what this writes, or a text has no translation.
+the section Clustering) takes; between ``<!-- api: DOTTED.NAME -->`` and ``<!-- end -->`` a
+signature with its docstring. Chinese texts of the tables are in ``docs/zh_CN/keys.yaml``. A test
+fails where a page is not what this writes, or a text has no translation.
 """
 
 import functools
