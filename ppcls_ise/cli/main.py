@@ -14,10 +14,12 @@ from ppcls_ise.cli.process import run
 COMMANDS = {
     "check": ("check", "prove this installation: run this first on a new machine"),
     "train": ("train", "train without labels"),
-    "eval": ("eval", "evaluate weights: mAP, mINP, CMC"),
+    "eval": ("eval", "evaluate weights on a configuration's sets or on folders: mAP, mINP, CMC"),
     "export": ("export", "write a static model for inference"),
     "infer": ("infer", "features of images"),
     "search": ("search", "build, extend, calibrate and query a gallery of images"),
+    "cluster": ("cluster", "from crops to people: clusters, a page to correct them, folders"),
+    "compare": ("compare", "several runs in one table and one plot"),
     "suggest-eps": ("suggest_eps", "recommend Clustering.eps without labels"),
     "convert": ("convert", "PyTorch checkpoints to .pdparams and back"),
     "synthetic": ("synthetic", "generate a data set of drawn pedestrians"),

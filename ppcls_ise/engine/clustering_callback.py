@@ -2,33 +2,35 @@
 """Pseudo-labels at the start of an epoch."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import paddle
 import paddle.distributed as dist
-from tqdm import tqdm
 
 from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
 from ppcls_ise.clustering.neighbors import Backend
+from ppcls_ise.clustering.tracklets import tracklet_array
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed.collectives import AllProcesses
 from ppcls_ise.engine.callback import Callback, TrainingEngine
+from ppcls_ise.engine.evaluated_sets import tracklet_name
 from ppcls_ise.engine.feature_extraction import Features, loader_of
 from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
 from ppcls_ise.engine.memory_needs import require_shared_memory
-from ppcls_ise.errors import ConfigError, DataError, shown
+from ppcls_ise.engine.odd_crops import far_rows
+from ppcls_ise.engine.warm_up import warm_up
+from ppcls_ise.errors import DataError, shown
 from ppcls_ise.metrics import cluster_quality
 from ppcls_ise.utils.progress import progress_bar
 
 _SHOWN = 5
+FAR_IMAGES = "far_images.txt"
+MIXED_TRACKLETS = "mixed_tracklets.txt"
 
 
 class ClusteringCallback(Callback):
@@ -64,7 +66,13 @@ class ClusteringCallback(Callback):
 
     def state(self) -> dict[str, Any]:
         result = self.result
-        return {} if result is None else {"labels": result.labels, "recall": result.recall}
+        if result is None:
+            return {}
+        return {
+            "labels": result.labels,
+            "recall": result.recall,
+            "mixed_tracklets": result.mixed_tracklets,
+        }
 
     def restore(self, engine: TrainingEngine, state: dict[str, Any]) -> None:
         """Labels come back; centroids do not, the memory has taken them over."""
@@ -72,7 +80,10 @@ class ClusteringCallback(Callback):
         recall = None if recall is None else float(recall)
         engine.train_dataset.pseudo_labels = labels
         self.result = PseudoLabels.from_labels(
-            np.zeros((len(labels), 1), np.float32), labels, recall=recall
+            np.zeros((len(labels), 1), np.float32),
+            labels,
+            recall=recall,
+            mixed_tracklets=state.get("mixed_tracklets"),
         )
 
     def cluster(self, engine: TrainingEngine, epoch: int) -> None:
@@ -84,13 +95,14 @@ class ClusteringCallback(Callback):
         seconds = {"features": time.perf_counter() - started}
         self._report_quarantine(engine, features, dataset)
         if dist.get_rank() == 0:
-            self._report_oddities(features, dataset)
-        self.result = self._label(features, dataset.camids, seconds, backend, epoch)
+            self._report_oddities(engine, features, dataset)
+        self.result = self._label(features, dataset, seconds, backend, epoch)
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
             engine.head.reset_memory(
                 features.values, self.result.labels, self.result.centroids, (engine.seed, epoch)
             )
+        self._report_mixed(engine, dataset)
         self._log(engine, epoch, dataset)
 
     def graph_inputs(self, engine: TrainingEngine) -> tuple[np.ndarray, dict[str, Any]]:
@@ -99,7 +111,7 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         self._report_quarantine(engine, features, dataset)
         rows = np.flatnonzero(features.readable)
-        return features.usable(), self.graph_options(dataset.camids, rows)
+        return features.usable(), self._graph_options(dataset, rows)
 
     def _extract(self, engine: TrainingEngine, dataset: ReIDDataset) -> Features:
         loader = loader_of(
@@ -116,7 +128,7 @@ class ClusteringCallback(Callback):
     def _label(
         self,
         features: Features,
-        camids: np.ndarray | None,
+        dataset: ReIDDataset,
         seconds: dict[str, float],
         backend: Backend,
         epoch: int,
@@ -124,15 +136,20 @@ class ClusteringCallback(Callback):
         """Labels of the readable images, computed by all processes together; an unreadable image
         is an outlier, so it is never drawn."""
         rows = np.flatnonzero(features.readable)
-        options = self.graph_options(camids, rows)
-        options.update(self.options.lengths_in(epoch))
-        options["approximate"] = self.options.approximate
+        resolved = self.options_for(dataset)
+        options = self._graph_options(dataset, rows)
+        options.update(resolved.lengths_in(epoch))
+        options.update(
+            approximate=resolved.approximate,
+            must_link=resolved.must_link,
+            whiten=resolved.whiten,
+        )
         with progress_bar("pseudo-labels", "block") as bar:
             part = or_blocked(
                 lambda backend: generate_pseudo_labels(
                     features.usable(),
-                    self.options.eps,
-                    self.options.min_samples,
+                    resolved.eps,
+                    resolved.min_samples,
                     backend=backend,
                     processes=AllProcesses(),
                     progress=lambda stage, done, total: bar(done, total),
@@ -146,76 +163,69 @@ class ClusteringCallback(Callback):
         labels = np.full(len(features.values), -1, np.int64)
         labels[rows] = part.labels
         return PseudoLabels.from_labels(
-            features.values, labels, seconds=seconds, recall=part.recall
+            features.values,
+            labels,
+            seconds=seconds,
+            recall=part.recall,
+            mixed_tracklets=part.mixed_tracklets,
         )
 
-    def graph_options(self, camids: np.ndarray | None, rows: np.ndarray) -> dict[str, Any]:
-        """Keyword arguments of ``jaccard_graph`` for the given rows of the data set."""
-        options: dict[str, Any] = dict(self.options.lengths)
-        if self.options.camera_aware:
-            if camids is None:
-                raise ConfigError(
-                    "Clustering.camera_aware needs camera numbers, and the training images have "
-                    "none: name them (camera_from_folder or camera_pattern of "
-                    "DataLoader.Train.dataset), or set Clustering.camera_aware=False"
-                )
-            options["camera_ids"] = camids[rows]
-        return options
+    def options_for(self, dataset: ReIDDataset) -> ClusteringOptions:
+        """The options `resolved` for what ``dataset`` knows."""
+        return self.options.resolved(tracklets=dataset.tracklet_ids is not None)
+
+    def _graph_options(self, dataset: ReIDDataset, rows: np.ndarray) -> dict[str, Any]:
+        known = (dataset.camids, dataset.tracklet_ids)
+        camids, tracklets = (None if array is None else array[rows] for array in known)
+        return self.options_for(dataset).graph_options(camids, tracklets)
 
     def check(self, dataset: ReIDDataset) -> None:
         """Make sure that ``dataset`` has what the options need, before anything is computed.
 
         Raises:
-            ConfigError: camera-aware clustering without camera numbers.
+            ConfigError: cameras or tracklets that are unknown, or cannot be used.
+            DataError: a tracklet is in two cameras.
         """
-        self.graph_options(dataset.camids, np.arange(0))
+        options = self._graph_options(dataset, np.arange(len(dataset)))
+        resolved = self.options_for(dataset)
+        if not resolved.tracklet_aware:
+            return
+        try:
+            tracklet_array(options["tracklet_ids"], len(dataset), options.get("camera_ids"))
+        except ValueError as error:
+            raise DataError(f"the training images: {error}") from error
+        compat.logger().info(
+            "[Cluster] the training images are in tracklets, which the clustering uses "
+            f"(Clustering.tracklet_aware): eps {resolved.eps:g} (Clustering.tracklet_eps), "
+            f"must_link {resolved.must_link}, whiten {resolved.whiten}"
+        )
 
-    @paddle.no_grad()
     def warm_up(self, engine: TrainingEngine) -> None:
         """Fill the batch-norm running statistics from training images, once and only without
         pretrained weights; see ``warm_up_batches``."""
         if self._warm or engine.has_pretrained_weights or not self.options.warm_up_batches:
             return
         self._warm = True
-        dataset = engine.train_dataset
-        view = dataset.view(self.options.transform_ops)
-        generator = np.random.default_rng((engine.seed, 0))
-        model = engine.plain_model
-        model.train()
-        model.head.eval()  # there are no labels, and no memory yet
-        sampler = engine.train_sampler
-        size = min(sampler.batch_size * sampler.world_size, len(dataset))
-        compat.logger().info(
-            "[Cluster] no pretrained weights: warming the batch-norm statistics with "
-            f"{self.options.warm_up_batches} batches of {size} images (Clustering.warm_up_batches)"
-        )
-        for _ in tqdm(
-            range(self.options.warm_up_batches),
-            desc="warm-up",
-            unit="batch",
-            leave=False,
-            disable=None,
-        ):
-            # As in training, a process takes its part of the global batch; process 0's statistics
-            # are the ones that count.
-            chosen = generator.choice(len(dataset), size, replace=False)
-            chosen = np.array_split(chosen, sampler.world_size)[sampler.rank]
-            items = [view[int(i)] for i in chosen]
-            images = [image for image, label, _ in items if label[2]]  # the readable ones
-            if images:
-                batch = paddle.to_tensor(np.stack(images))
-                if view.on_device is not None:
-                    batch = view.on_device(batch)
-                with compat.precision(engine, is_eval=False), _dynamic_graph():
-                    model(batch)
-            engine.stop_if_asked()
-        model.head.train()
+        view = engine.train_dataset.view(self.options.transform_ops)
+        warm_up(engine, view, self.options.warm_up_batches)
 
-    def _report_oddities(self, features: Features, dataset: ReIDDataset) -> None:
+    def _report_oddities(
+        self, engine: TrainingEngine, features: Features, dataset: ReIDDataset
+    ) -> None:
         values = features.usable()
         remarks = list(odd_features(values))
         if self.result is None:  # what follows does not change later on
-            remarks += [*odd_lengths(self.options.lengths, len(values)), *odd_files(dataset.images)]
+            lengths = self.options_for(dataset).lengths
+            remarks += [*odd_lengths(lengths, len(values)), *odd_files(dataset.images)]
+            far = np.flatnonzero(features.readable)[far_rows(values)]
+            if len(far):
+                names = [shown(dataset.images[row]) for row in far]
+                remarks.append(
+                    f"{len(far)} of {len(values)} images are far from all others (they are used "
+                    f"nevertheless): {'; '.join(names[:_SHOWN])}"
+                    f"{'; …' if len(far) > _SHOWN else ''}. All of them: "
+                    f"{engine.write_list(FAR_IMAGES, names)}"
+                )
         for remark in remarks:
             compat.logger().warning(f"[Cluster] {remark}.")
 
@@ -235,6 +245,25 @@ class ClusteringCallback(Callback):
             f"All of them: {engine.write_list('quarantine.txt', names)}"
         )
 
+    def _report_mixed(self, engine: TrainingEngine, dataset: ReIDDataset) -> None:
+        """List the tracklets that seem to mix people, by name, with their first and last image."""
+        result = self.result
+        assert result is not None
+        if not self.options_for(dataset).tracklet_aware:
+            return
+        lines = []
+        for number in result.mixed_tracklets:
+            rows = np.flatnonzero(dataset.tracklet_ids == number)
+            first, last = (shown(dataset.images[row]) for row in (rows[0], rows[-1]))
+            name = shown(tracklet_name(dataset, int(number)))
+            lines.append(f"{name}: {len(rows)} images, {first} to {last}")
+        path = engine.write_list(MIXED_TRACKLETS, lines)
+        if lines:
+            compat.logger().info(
+                f"[Cluster] {len(lines)} tracklets seem to show more than one person and are not "
+                f"held together: {path}"
+            )
+
     def _log(self, engine: TrainingEngine, epoch: int, dataset: ReIDDataset) -> None:
         result = self.result
         assert result is not None
@@ -248,10 +277,11 @@ class ClusteringCallback(Callback):
             )
         compat.logger().info(line)
         if not result.num_clusters:
+            options = self.options_for(dataset)
             compat.logger().warning(
                 f"[Cluster][Epoch {epoch}] no cluster was found, so this epoch changes nothing. "
-                f"Raise Clustering.eps (now {self.options.eps}) or lower Clustering.min_samples "
-                f"(now {self.options.min_samples})."
+                f"Raise {options.eps_key} (now {options.eps}) or lower Clustering.min_samples "
+                f"(now {options.min_samples})."
             )
         for name, value in (
             ("clusters", result.num_clusters),
@@ -261,17 +291,6 @@ class ClusteringCallback(Callback):
             compat.log_scalar(engine, name, value, epoch)
 
 
-@contextmanager
-def _dynamic_graph() -> Iterator[None]:
-    """A static graph that is first traced without gradients would serve the training steps too,
-    which then learn nothing, silently (seen in Paddle 3.3.1)."""
-    paddle.jit.enable_to_static(False)
-    try:
-        yield
-    finally:
-        paddle.jit.enable_to_static(True)
-
-
 def summary(result: PseudoLabels) -> str:
     """Clusters, outliers, median and largest cluster in words."""
     text = f"{result.num_clusters} clusters, {100.0 * result.outlier_share:.1f} % outliers"
@@ -279,4 +298,6 @@ def summary(result: PseudoLabels) -> str:
         text += f", from neighbors of recall {result.recall:.3f} (approximate search)"
     if result.num_clusters:
         text += f", median {result.median_size:g}, largest {result.largest} images"
+    if len(result.mixed_tracklets):
+        text += f", {len(result.mixed_tracklets)} tracklets of mixed people"
     return text

@@ -21,6 +21,7 @@ from ppcls_ise.engine import tf32
 from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
+from ppcls_ise.engine.evaluated_sets import known_of_both
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
 from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.input_remarks import odd_transforms
@@ -28,6 +29,7 @@ from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_mem
 from ppcls_ise.engine.preparation import prepare
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
 from ppcls_ise.engine.resume.settings import settings_of
+from ppcls_ise.engine.start_remarks import StartRemarks
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.heads import MemoryHead
@@ -213,7 +215,11 @@ class UnsupervisedEngine(Engine):
         self.train_sampler.seed = self.seed
         self.clustering = ClusteringCallback(**self.config["Clustering"])
         self.clustering.check(self.train_dataset)
-        self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
+        self.callbacks: list[Callback] = [
+            StartRemarks(self.clustering.options),
+            EpochReport(self.clustering),
+            self.clustering,
+        ]
         self.checkpoints = Checkpoints(self)
         if self.config["Global"]["eval_during_train"]:
             for loader in (self.query_dataloader, self.gallery_dataloader):
@@ -238,7 +244,7 @@ class UnsupervisedEngine(Engine):
     def _check_evaluation(self) -> None:
         """Find what would keep an evaluation from its end before anything is computed."""
         query, gallery = self.query_dataloader.dataset, self.gallery_dataloader.dataset
-        self.metric.check((query.pids, query.camids), (gallery.pids, gallery.camids))
+        self.metric.check(*known_of_both(query, gallery))
 
     def train(self) -> None:
         """Train to the last epoch, from where ``Global.checkpoints`` left off; see
@@ -326,20 +332,19 @@ class UnsupervisedEngine(Engine):
         return paddle.amp.auto_cast(dtype={"bf16": "bfloat16", "fp16": "float16"}[kind])
 
     def query_and_gallery(self) -> tuple[Side, Side]:
-        """Features, identities and cameras of both sides, in the order of their data sets.
+        """Features of both sides and what is known of them, in the order of their data sets.
 
         Raises:
             DataError: an image cannot be read.
         """
+        loaders = (self.query_dataloader, self.gallery_dataloader)
+        known = known_of_both(*(loader.dataset for loader in loaders))
         sides = []
-        for title, loader in (
-            ("query", self.query_dataloader),
-            ("gallery", self.gallery_dataloader),
-        ):
+        for title, loader, labels in zip(("query", "gallery"), loaders, known, strict=True):
             loader.dataset.require_unchanged()
             features = self.extract(loader, title=f"{title} features")
             require_readable(features, loader.dataset, title=title)
-            sides.append((features.values, loader.dataset.pids, loader.dataset.camids))
+            sides.append(Side(features.values, *labels))
         return sides[0], sides[1]
 
     # -- weights ------------------------------------------------------------------------------

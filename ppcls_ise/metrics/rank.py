@@ -52,6 +52,8 @@ def evaluate_rank(
     max_rank: int = 50,
     *,
     protocol: str = "cross_camera",
+    query_tracklets: np.ndarray | None = None,
+    gallery_tracklets: np.ndarray | None = None,
     distmat: np.ndarray | Iterable[np.ndarray] | None = None,
     processes: Processes = ONE_PROCESS,
 ) -> RankResult:
@@ -60,8 +62,11 @@ def evaluate_rank(
     Protocol "cross_camera" (Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV
     2015): gallery images with the identity and the camera of the query are removed. Protocol
     "all" removes nothing, not even the query image itself if the gallery contains it, and needs no
-    cameras. Queries without a match in what remains are skipped and reported. Identities 0 and -1
-    are ordinary identities here; data sets leave out what must be left out.
+    cameras. With tracklets, gallery images with the identity and the tracklet of the query are
+    removed too, whatever the protocol: they are frames that follow one another, found by any
+    feature. Where no cameras are known that is the only honest count. Queries without a match in
+    what remains are skipped and reported. Identities 0 and -1 are ordinary identities here; data
+    sets leave out what must be left out.
 
     Clustering (13) to Clustering (15): AP of a query with matches at ranks r_1 < ... < r_n is
     (1/n) sum_t t/r_t. Gallery images at
@@ -84,13 +89,15 @@ def evaluate_rank(
         gallery_camids: [G], likewise.
         max_rank: length of the CMC curve, may exceed G.
         protocol: "cross_camera" or "all".
+        query_tracklets: [Q] integers, below 0 = in no tracklet, or None.
+        gallery_tracklets: [G], numbered as those of the queries; both or none.
         distmat: distances to use instead, [Q, G] or an iterable of consecutive row blocks of it; in
             several processes of the rows of `own_queries` alone.
         processes: who shares the queries out; all of them call this alike and receive the result.
 
     Raises:
         ValueError: an empty side, shapes that do not fit, NaN or Inf, unknown protocol, missing
-            cameras, max_rank < 1.
+            cameras, tracklets of one side only, max_rank < 1.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
@@ -103,6 +110,7 @@ def evaluate_rank(
         if not len(pids):
             raise ValueError(f"the {side} set is empty: there is nothing to evaluate")
     cameras = _cameras(protocol, query_pids, gallery_pids, query_camids, gallery_camids)
+    tracklets = _pair("tracklets", query_pids, gallery_pids, query_tracklets, gallery_tracklets)
     count, gallery_count = len(query_pids), len(gallery_pids)
     by_pid = np.argsort(gallery_pids, kind="stable")
     first = np.searchsorted(gallery_pids[by_pid], query_pids, side="left")
@@ -114,10 +122,13 @@ def evaluate_rank(
         for line, row in enumerate(scores):
             query = start + line
             match = by_pid[first[query] : last[query]]
+            own = np.zeros(len(match), dtype=bool)
             if cameras is not None:
-                same = cameras[1][match] == cameras[0][query]
-                row[match[same]] = -np.inf
-                match = match[~same]
+                own |= cameras[1][match] == cameras[0][query]
+            if tracklets is not None and tracklets[0][query] >= 0:
+                own |= tracklets[1][match] == tracklets[0][query]
+            row[match[own]] = -np.inf
+            match = match[~own]
             if match.size:
                 ranks = _match_ranks(row, match)
                 number = np.arange(1, len(ranks) + 1)
@@ -125,8 +136,8 @@ def evaluate_rank(
         return rated
 
     if distmat is not None:
-        own = own_queries(count, gallery_count, processes)
-        rated = [rate(*block) for block in _distance_blocks(distmat, own, count, gallery_count)]
+        mine = own_queries(count, gallery_count, processes)
+        rated = [rate(*block) for block in _distance_blocks(distmat, mine, count, gallery_count)]
     elif query_features is None or gallery_features is None:
         raise ValueError("query_features and gallery_features are needed unless distmat is given")
     else:
@@ -203,11 +214,26 @@ def _cameras(
             "protocol 'cross_camera' needs the camera of every query and gallery image. Without "
             "camera labels set Metric.Eval.0.ReIDMetric.protocol=all"
         )
-    query, gallery = np.asarray(query_camids), np.asarray(gallery_camids)
-    for side, cameras, pids in (("query", query, query_pids), ("gallery", gallery, gallery_pids)):
-        if cameras.shape != pids.shape:
+    return _pair("camids", query_pids, gallery_pids, query_camids, gallery_camids)
+
+
+def _pair(
+    kind: str,
+    query_pids: np.ndarray,
+    gallery_pids: np.ndarray,
+    query_values: np.ndarray | None,
+    gallery_values: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both sides as arrays, one number per image; None if there are none."""
+    if query_values is None and gallery_values is None:
+        return None
+    if query_values is None or gallery_values is None:
+        raise ValueError(f"query_{kind} and gallery_{kind} are needed both, or none of them")
+    query, gallery = np.asarray(query_values), np.asarray(gallery_values)
+    for side, values, pids in (("query", query, query_pids), ("gallery", gallery, gallery_pids)):
+        if values.shape != pids.shape:
             raise ValueError(
-                f"{side}_camids has shape {cameras.shape}, {side}_pids has {pids.shape}"
+                f"{side}_{kind} has shape {values.shape}, {side}_pids has {pids.shape}"
             )
     return query, gallery
 
