@@ -31,7 +31,7 @@ def work(folder: Path, eps: float) -> None:
 
     from ppcls_ise.clustering import generate_pseudo_labels, k_nearest
     from ppcls_ise.distributed import AllProcesses
-    from ppcls_ise.distributed.collectives import together
+    from ppcls_ise.distributed.collectives import meet_all
 
     if int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) > 1:
         dist.init_parallel_env()
@@ -43,13 +43,13 @@ def work(folder: Path, eps: float) -> None:
     features.sum()  # its pages count as memory of every process, though they are there once
     found = {"rank": processes.rank}
     with PeakMemory() as memory:
-        together()
+        meet_all()
         started, used = time.perf_counter(), time.process_time()
         lists = k_nearest(features, 30, processes=processes)
-        together()
+        meet_all()
         middle, half = time.perf_counter(), time.process_time()
         result = generate_pseudo_labels(features, eps, neighbors=lists, processes=processes)
-        together()
+        meet_all()
         ended, all_used = time.perf_counter(), time.process_time()
     found |= {"search s": middle - started, "rest s": ended - middle}
     found |= {"search CPU s": half - used, "rest CPU s": all_used - half, "+MB": memory.added}

@@ -64,7 +64,9 @@ def whitened(
         result[own] = unit_rows((matrix[own] - mean) @ transform)
 
     list(map_rows(transform_rows, len(matrix), _BLOCK_ROWS))
-    return result[lowest]
+    copies = np.flatnonzero(lowest != np.arange(len(matrix)))
+    result[copies] = result[lowest[copies]]
+    return result
 
 
 def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +74,8 @@ def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count, dim = matrix.shape
     filled = np.asarray(matrix.any(axis=1))
     number = max(np.count_nonzero(filled), 1)
-    mean = (matrix[filled].sum(axis=0, dtype=np.float64) / number).astype(np.float32)
+    # Rows of zeros add nothing, and leaving them out would be a copy.
+    mean = (matrix.sum(axis=0, dtype=np.float64) / number).astype(np.float32)
 
     def moment(span: tuple[int, int]) -> np.ndarray:
         rows = matrix[slice(*span)][filled[slice(*span)]] - mean

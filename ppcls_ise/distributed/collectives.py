@@ -2,8 +2,7 @@
 """The few collective operations of the plugin; each is the identity in a single process."""
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import paddle
@@ -11,8 +10,6 @@ import paddle.distributed as dist
 from paddle.autograd import PyLayer
 
 from ppcls_ise.distributed import heartbeat
-
-Result = TypeVar("Result")
 
 _MEETING = "ppcls_ise/meeting"
 _LONGEST_PAUSE = 0.1  # seconds
@@ -89,21 +86,7 @@ def meet() -> None:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def from_process_0(compute: Callable[[], Result]) -> Result:
-    """What ``compute`` gives on process 0, on all of them; the others wait however long it takes.
-
-    The result travels pickled between the processes of one run. If process 0 fails, the launcher
-    ends the others.
-    """
-    if dist.get_world_size() == 1:
-        return compute()
-    box = [compute() if dist.get_rank() == 0 else None]
-    meet()
-    dist.broadcast_object_list(box, src=0)
-    return cast(Result, box[0])
-
-
-def together() -> None:
+def meet_all() -> None:
     """No process goes on before all are here."""
     AllProcesses().gather(np.zeros(1, np.uint8))
 

@@ -10,6 +10,7 @@ import paddle.distributed as dist
 
 from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
+from ppcls_ise.clustering.dbscan import OUTLIER
 from ppcls_ise.clustering.neighbors import Backend
 from ppcls_ise.clustering.tracklets import tracklet_array
 from ppcls_ise.config.clustering import ClusteringOptions
@@ -94,9 +95,13 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         seconds = {"features": time.perf_counter() - started}
         self._report_quarantine(engine, features, dataset)
-        if dist.get_rank() == 0:
-            self._report_oddities(engine, features, dataset)
-        self.result = self._label(features, dataset, seconds, backend, epoch)
+        rows = np.flatnonzero(features.readable)
+        with features.together() as values:
+            if dist.get_rank() == 0:
+                self._report_oddities(engine, values, rows, dataset)
+            result = self._label(values, rows, dataset, backend, epoch)
+        seconds |= result.seconds
+        self.result = _with_outliers(replace(result, seconds=seconds), rows, len(dataset))
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
             engine.head.reset_memory(
@@ -111,7 +116,9 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         self._report_quarantine(engine, features, dataset)
         rows = np.flatnonzero(features.readable)
-        return features.usable(), self._graph_options(dataset, rows)
+        with features.together() as values:
+            kept = values if len(rows) == len(dataset) else values.copy()
+        return kept, self._graph_options(dataset, rows)
 
     def _extract(self, engine: TrainingEngine, dataset: ReIDDataset) -> Features:
         loader = loader_of(
@@ -127,15 +134,14 @@ class ClusteringCallback(Callback):
 
     def _label(
         self,
-        features: Features,
+        values: np.ndarray,
+        rows: np.ndarray,
         dataset: ReIDDataset,
-        seconds: dict[str, float],
         backend: Backend,
         epoch: int,
     ) -> PseudoLabels:
-        """Labels of the readable images, computed by all processes together; an unreadable image
-        is an outlier, so it is never drawn."""
-        rows = np.flatnonzero(features.readable)
+        """Labels of the readable images ``rows`` [M] with the features ``values`` [M, D], computed
+        by all processes together."""
         resolved = self.options_for(dataset)
         options = self._graph_options(dataset, rows)
         options.update(resolved.lengths_in(epoch))
@@ -145,9 +151,9 @@ class ClusteringCallback(Callback):
             whiten=resolved.whiten,
         )
         with progress_bar("pseudo-labels", "block") as bar:
-            part = or_blocked(
+            return or_blocked(
                 lambda backend: generate_pseudo_labels(
-                    features.usable(),
+                    values,
                     resolved.eps,
                     resolved.min_samples,
                     backend=backend,
@@ -157,18 +163,6 @@ class ClusteringCallback(Callback):
                 ),
                 backend,
             )
-        seconds = {**seconds, **part.seconds}
-        if len(rows) == len(features.values):
-            return replace(part, seconds=seconds)
-        labels = np.full(len(features.values), -1, np.int64)
-        labels[rows] = part.labels
-        return PseudoLabels.from_labels(
-            features.values,
-            labels,
-            seconds=seconds,
-            recall=part.recall,
-            mixed_tracklets=part.mixed_tracklets,
-        )
 
     def options_for(self, dataset: ReIDDataset) -> ClusteringOptions:
         """The options `resolved` for what ``dataset`` knows."""
@@ -210,14 +204,13 @@ class ClusteringCallback(Callback):
         warm_up(engine, view, self.options.warm_up_batches)
 
     def _report_oddities(
-        self, engine: TrainingEngine, features: Features, dataset: ReIDDataset
+        self, engine: TrainingEngine, values: np.ndarray, rows: np.ndarray, dataset: ReIDDataset
     ) -> None:
-        values = features.usable()
         remarks = list(odd_features(values))
         if self.result is None:  # what follows does not change later on
             lengths = self.options_for(dataset).lengths
             remarks += [*odd_lengths(lengths, len(values)), *odd_files(dataset.images)]
-            far = np.flatnonzero(features.readable)[far_rows(values)]
+            far = rows[far_rows(values)]
             if len(far):
                 names = [shown(dataset.images[row]) for row in far]
                 remarks.append(
@@ -289,6 +282,15 @@ class ClusteringCallback(Callback):
             ("largest_cluster", result.largest),
         ):
             compat.log_scalar(engine, name, value, epoch)
+
+
+def _with_outliers(result: PseudoLabels, rows: np.ndarray, count: int) -> PseudoLabels:
+    """The labels of ``rows`` as those of ``count`` images; the others, which cannot be read, are
+    outliers, so that they are never drawn."""
+    labels = np.full(count, OUTLIER, np.int64)
+    labels[rows] = result.labels
+    outliers = result.num_outliers + count - len(rows)
+    return replace(result, labels=labels, num_outliers=outliers)
 
 
 def summary(result: PseudoLabels) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ppcls_ise import compat
-from ppcls_ise.distributed.collectives import AllProcesses, together
+from ppcls_ise.distributed.collectives import AllProcesses, meet_all
 from ppcls_ise.engine.memory_needs import SHARED_MEMORY
 from ppcls_ise.errors import ConfigError
 
@@ -64,7 +64,7 @@ class FeatureStorage:
             names = processes.gather(np.frombuffer(name, np.uint8)[None])
             if not leads:
                 array = _opened(Path(os.fsdecode(names[group[0]].tobytes().rstrip(b"\0"))), shape)
-            together()  # all have opened it
+            meet_all()  # all have opened it
         if path is not None:
             path.unlink()
         if array is None:

@@ -63,7 +63,7 @@ def main() -> None:
 
     from ppcls_ise.clustering import blocked_search
     from ppcls_ise.distributed import AllProcesses, heartbeat
-    from ppcls_ise.distributed.collectives import together
+    from ppcls_ise.distributed.collectives import meet_all
     from ppcls_ise.engine.feature_storage import FeatureStorage
 
     notes, trouble = Path(sys.argv[1]), sys.argv[2]
@@ -73,7 +73,7 @@ def main() -> None:
     features, fills = FeatureStorage(*sys.argv[3:4]).zeros(COUNT, DIM)
     if fills:
         features[:] = made_up()["features"]
-    together()
+    meet_all()
     if trouble and processes.rank == processes.size - 1:
         finish = blocked_search.RunningTop.finish
         number = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}[trouble]

@@ -11,8 +11,8 @@ import paddle
 import pytest
 
 from ppcls_ise.clustering.row_set import unit_rows
-from ppcls_ise.engine import feature_storage
-from ppcls_ise.engine.feature_extraction import extract
+from ppcls_ise.engine import feature_extraction, feature_storage
+from ppcls_ise.engine.feature_extraction import Features, extract
 from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.errors import ConfigError, DataError, DivergenceError
 from tests.conftest import REPOSITORY
@@ -103,8 +103,23 @@ def test_rows_are_those_of_the_whole_matrix_in_the_data_sets_order(batch):
     expected[readable == 0] = 0.0
     assert found.values.tobytes() == expected.tobytes()
     np.testing.assert_array_equal(found.readable, readable.astype(bool))
-    assert found.usable().shape == (48, 12)
-    assert extract(Repeat(12), Loader(50, batch), title="test").usable().base is None
+    with found.together() as rows:
+        assert rows.tobytes() == np.delete(expected, [3, 49], axis=0).tobytes()
+        assert np.shares_memory(rows, found.values)
+    assert found.values.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("bad", [[], [0], [49], [0, 1, 2, 30], list(range(49))])
+def test_readable_rows_are_moved_together_and_back(bad, monkeypatch):
+    monkeypatch.setattr(feature_extraction, "_MOVED_ROWS", 7)
+    readable = np.ones(50, bool)
+    readable[bad] = False
+    values = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    values[bad] = 0.0
+    found = Features(values.copy(), readable)
+    with found.together() as rows:
+        np.testing.assert_array_equal(rows, values[readable])
+    np.testing.assert_array_equal(found.values, values)
 
 
 def test_features_that_are_not_finite_are_named():
