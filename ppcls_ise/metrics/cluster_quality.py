@@ -48,9 +48,7 @@ def cluster_quality(labels: np.ndarray, pids: np.ndarray) -> ClusterQuality:
     if not len(found):
         nan = float("nan")
         return ClusterQuality(nan, nan, nan, nan, nan)
-    outlier = found < 0
-    found = found.astype(np.int64)
-    found[outlier] = found.max() + 1 + np.arange(np.count_nonzero(outlier))
+    found = _apart(found)
     (_, wrong), (missed, right) = pair_confusion_matrix(truth, found).tolist()
     precision = right / (right + wrong) if right + wrong else 1.0
     recall = right / (right + missed) if right + missed else 1.0
@@ -62,3 +60,28 @@ def cluster_quality(labels: np.ndarray, pids: np.ndarray) -> ClusterQuality:
         pair_recall=recall,
         pair_f1=2 * precision * recall / total if total else 0.0,
     )
+
+
+def label_stability(before: np.ndarray, labels: np.ndarray) -> float:
+    """Adjusted Rand index of two clusterings of the same images: 1 for equal ones, 0 expected by
+    chance; every outlier (-1) counts as a cluster of its own. NaN for N = 0.
+
+    Args:
+        before, labels: [N] int64.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if before.shape != labels.shape or labels.ndim != 1:
+        raise ValueError(f"labels must be [N] alike, got {before.shape} and {labels.shape}")
+    if not len(labels):
+        return float("nan")
+    return float(adjusted_rand_score(_apart(before), _apart(labels)))
+
+
+def _apart(labels: np.ndarray) -> np.ndarray:
+    """A copy in which every outlier is a cluster of its own."""
+    labels = labels.astype(np.int64)
+    outlier = labels < 0
+    labels[outlier] = labels.max() + 1 + np.arange(np.count_nonzero(outlier))
+    return labels

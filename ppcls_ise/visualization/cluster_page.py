@@ -42,7 +42,7 @@ def write_cluster_page(
         title, subtitle: of the page.
         place: where an image is now; see `ppcls_ise.visualization.thumbnails.moved`.
         history: rows of history.csv, for the curves.
-        ranked: see `ppcls_ise.visualization.ranked_rows`.
+        ranked: evaluations of `ppcls_ise.engine.record.ranked_lists`.
         tables: title and either rows of cells or a text each, for the last section.
 
     Returns:
@@ -52,7 +52,7 @@ def write_cluster_page(
         OSError: it cannot be written there.
     """
     thumbnails = Thumbnails(place)
-    parts = cluster_parts(record, settings, thumbnails)
+    parts = cluster_parts(record, settings, thumbnails, ranked)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -66,7 +66,6 @@ def write_cluster_page(
         parts=parts,
         verdict=verdict(record, parts.table, parts.eps, settings, history),
         curves=curves(history),
-        ranked=ranked,
         tables=tables,
         data=parts.data,
     )
