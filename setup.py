@@ -38,7 +38,10 @@ setup(
     packages=[*find_packages(include=["ppcls_ise", "ppcls_ise.*"]), "ppcls_ise.configs"],
     # Beside the package here, inside of it where it is installed.
     package_dir={"ppcls_ise.configs": "configs"},
-    package_data={"ppcls_ise.configs": ["*.yaml"], "ppcls_ise.visualization": ["*.html", "templates/*"]},
+    package_data={
+        "ppcls_ise.configs": ["*.yaml"],
+        "ppcls_ise.visualization": ["*.html", "templates/*"],
+    },
     entry_points={"console_scripts": ["ppcls-ise = ppcls_ise.cli.main:main"]},
     python_requires=">=3.10",
     # What the plugin and the engines of PaddleClas (2.4.2 and develop) import, Paddle apart.

@@ -67,6 +67,9 @@ def _fill_list(kind: str, entries: Any) -> None:
 
 
 def _defaults(component: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    maker = component.__init__ if inspect.isclass(component) else component
+    if not inspect.isfunction(maker) or maker.__module__.startswith("paddle"):
+        return {}  # of a class without arguments of its own: those of Paddle's Layer
     parameters = inspect.signature(component).parameters.items()
     return {
         name: list(p.default) if isinstance(p.default, tuple) else p.default

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import paddle
 import paddle.distributed as dist
-from tqdm import tqdm
 
 from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
@@ -25,7 +24,7 @@ from ppcls_ise.engine.memory_needs import require_shared_memory
 from ppcls_ise.engine.record.run_record import RunRecord
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.metrics import ClusterQuality, cluster_quality
-from ppcls_ise.utils.progress import progress_bar
+from ppcls_ise.utils.progress import progress_bar, tracked
 
 _SHOWN = 5
 
@@ -190,13 +189,8 @@ class ClusteringCallback(Callback):
             "[Cluster] no pretrained weights: warming the batch-norm statistics with "
             f"{self.options.warm_up_batches} batches of {size} images (Clustering.warm_up_batches)"
         )
-        for _ in tqdm(
-            range(self.options.warm_up_batches),
-            desc="warm-up",
-            unit="batch",
-            leave=False,
-            disable=None,
-        ):
+        batches = self.options.warm_up_batches
+        for _ in tracked(range(batches), "warm-up", "batch", batches):
             # As in training, a process takes its part of the global batch; process 0's statistics
             # are the ones that count.
             chosen = generator.choice(len(dataset), size, replace=False)

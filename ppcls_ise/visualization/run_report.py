@@ -112,9 +112,11 @@ def _tables(folder: Path, history: Sequence[Row], config: str) -> list[dict[str,
                 [stage, f"{value:,.1f}", f"{100 * value / max(total, 1e-9):.0f} %"]
                 for stage, value in summary["seconds"].items()
             ]
-            memory = [
-                [name.removeprefix("peak_memory_mb_"), f"{value:,.0f} MB"]
-                for name, value in summary["last"].items()
+            first, last = summary["first"], summary["last"]
+            memory = [["stage", f"epoch {first['epoch']:g}", f"epoch {last['epoch']:g}"]]
+            memory += [
+                [name.removeprefix("peak_memory_mb_"), *map(_megabytes, (first.get(name), value))]
+                for name, value in last.items()
                 if "memory" in name and value is not None
             ]
         tables += [
@@ -129,6 +131,10 @@ def _tables(folder: Path, history: Sequence[Row], config: str) -> list[dict[str,
     tables.append({"title": "History", "rows": _history_rows(history), "text": ""})
     tables.append({"title": "Configuration as run (config.yaml)", "rows": [], "text": config})
     return tables
+
+
+def _megabytes(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f} MB"
 
 
 def _history_rows(history: Sequence[Row]) -> list[list[str]]:

@@ -253,6 +253,7 @@ class RunRecord(Callback):
             "epochs": engine.epochs,
             "images": len(engine.train_dataset),
             **{key: last[key] for key in "clusters outliers median largest".split()},
+            "first": _finite(rows[0]),
             "last": _finite(last),
             "best": _finite(best) if best else None,
             "seconds": {
@@ -266,6 +267,7 @@ class RunRecord(Callback):
             "versions": {
                 "ppcls_ise": ppcls_ise.__version__,
                 "host": compat.describe(),
+                "paddle": paddle.__version__,
                 "python": platform.python_version(),
                 "numpy": np.__version__,
                 "system": platform.platform(),
