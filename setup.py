@@ -38,10 +38,7 @@ setup(
     packages=[*find_packages(include=["ppcls_ise", "ppcls_ise.*"]), "ppcls_ise.configs"],
     # Beside the package here, inside of it where it is installed.
     package_dir={"ppcls_ise.configs": "configs"},
-    package_data={
-        "ppcls_ise.configs": ["*.yaml"],
-        "ppcls_ise.visualization": ["*.html", "templates/*"],
-    },
+    package_data={"ppcls_ise.configs": ["*.yaml"], "ppcls_ise.visualization": ["templates/*"]},
     entry_points={"console_scripts": ["ppcls-ise = ppcls_ise.cli.main:main"]},
     python_requires=">=3.10",
     # What the plugin and the engines of PaddleClas (2.4.2 and develop) import, Paddle apart.
@@ -49,6 +46,7 @@ setup(
         "easydict",
         "filelock>=3.12",
         "faiss-cpu>=1.8",
+        "jinja2>=3.1",
         "matplotlib",
         "numpy>=1.23.5",
         "opencv-python-headless>=4.6",
@@ -74,8 +72,10 @@ setup(
             "hypothesis",
             "import-linter",
             "mypy",
+            "playwright",
             "pytest>=7",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff",
             "types-PyYAML",
         ],

@@ -13,20 +13,22 @@ import paddle.distributed as dist
 from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
 from ppcls_ise.clustering.neighbors import Backend
+from ppcls_ise.clustering.tracklets import tracklet_array
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.data import ReIDDataset
-from ppcls_ise.distributed.collectives import broadcast_array
+from ppcls_ise.distributed.collectives import broadcast_array, from_process_0
 from ppcls_ise.engine.callback import Callback, TrainingEngine
 from ppcls_ise.engine.feature_extraction import Features, loader_of
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
 from ppcls_ise.engine.memory_needs import require_shared_memory
 from ppcls_ise.engine.record.run_record import RunRecord
-from ppcls_ise.errors import ConfigError, DataError, shown
+from ppcls_ise.errors import DataError, shown
 from ppcls_ise.metrics import ClusterQuality, cluster_quality
 from ppcls_ise.utils.progress import progress_bar, tracked
 
 _SHOWN = 5
+MIXED_TRACKLETS = "mixed_tracklets.txt"
 
 
 class ClusteringCallback(Callback):
@@ -63,7 +65,13 @@ class ClusteringCallback(Callback):
 
     def state(self) -> dict[str, Any]:
         result = self.result
-        return {} if result is None else {"labels": result.labels, "recall": result.recall}
+        if result is None:
+            return {}
+        return {
+            "labels": result.labels,
+            "recall": result.recall,
+            "mixed_tracklets": result.mixed_tracklets,
+        }
 
     def restore(self, engine: TrainingEngine, state: dict[str, Any]) -> None:
         """Labels come back; centroids do not, the memory has taken them over."""
@@ -71,7 +79,10 @@ class ClusteringCallback(Callback):
         recall = None if recall is None else float(recall)
         engine.train_dataset.pseudo_labels = labels
         self.result = PseudoLabels.from_labels(
-            np.zeros((len(labels), 1), np.float32), labels, recall=recall
+            np.zeros((len(labels), 1), np.float32),
+            labels,
+            recall=recall,
+            mixed_tracklets=state.get("mixed_tracklets"),
         )
 
     def cluster(self, engine: TrainingEngine, epoch: int) -> None:
@@ -84,15 +95,14 @@ class ClusteringCallback(Callback):
         self._report_quarantine(engine, features, dataset)
         if dist.get_rank() == 0:
             self._report_oddities(features, dataset)
-        before, self.result = (
-            self.result,
-            self._label(features, dataset.camids, seconds, backend, epoch),
-        )
+        before = self.result
+        self.result = self._label(features, dataset, seconds, backend, epoch)
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
             engine.head.reset_memory(
                 features.values, self.result.labels, self.result.centroids, (engine.seed, epoch)
             )
+        self._report_mixed(engine, dataset)
         quality = self._log(engine, epoch, dataset)
         if self.record is not None:
             self.record.clustered(engine, epoch, features, self.result, before, quality)
@@ -103,7 +113,7 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         self._report_quarantine(engine, features, dataset)
         rows = np.flatnonzero(features.readable)
-        return features.usable(), self.graph_options(dataset.camids, rows)
+        return features.usable(), self._graph_options(dataset, rows)
 
     def _extract(self, engine: TrainingEngine, dataset: ReIDDataset) -> Features:
         loader = loader_of(
@@ -119,7 +129,7 @@ class ClusteringCallback(Callback):
     def _label(
         self,
         features: Features,
-        camids: np.ndarray | None,
+        dataset: ReIDDataset,
         seconds: dict[str, float],
         backend: Backend,
         epoch: int,
@@ -127,17 +137,23 @@ class ClusteringCallback(Callback):
         """Labels of the readable images, computed once, by process 0; an unreadable image is an
         outlier, so it is never drawn."""
         rows = np.flatnonzero(features.readable)
-        options = self.graph_options(camids, rows)
+        resolved = self.options_for(dataset)
+        options = self._graph_options(dataset, rows)
         labels, recall = np.full(len(features.values), -1, np.int64), None
+        mixed = np.zeros(0, np.int64)
         if dist.get_rank() == 0:
-            options.update(self.options.lengths_in(epoch))
-            options["approximate"] = self.options.approximate
+            options.update(resolved.lengths_in(epoch))
+            options.update(
+                approximate=resolved.approximate,
+                must_link=resolved.must_link,
+                whiten=resolved.whiten,
+            )
             with progress_bar("pseudo-labels", "block") as bar:
                 part = or_blocked(
                     lambda backend: generate_pseudo_labels(
                         features.usable(),
-                        self.options.eps,
-                        self.options.min_samples,
+                        resolved.eps,
+                        resolved.min_samples,
                         backend=backend,
                         progress=lambda stage, done, total: bar(done, total),
                         **options,
@@ -145,30 +161,43 @@ class ClusteringCallback(Callback):
                     backend,
                 )
             labels[rows] = part.labels
-            seconds, recall = {**seconds, **part.seconds}, part.recall
+            seconds, recall, mixed = {**seconds, **part.seconds}, part.recall, part.mixed_tracklets
         labels = broadcast_array(labels)
-        return PseudoLabels.from_labels(features.values, labels, seconds=seconds, recall=recall)
+        if resolved.tracklet_aware:
+            mixed = from_process_0(lambda: mixed)
+        return PseudoLabels.from_labels(
+            features.values, labels, seconds=seconds, recall=recall, mixed_tracklets=mixed
+        )
 
-    def graph_options(self, camids: np.ndarray | None, rows: np.ndarray) -> dict[str, Any]:
-        """Keyword arguments of ``jaccard_graph`` for the given rows of the data set."""
-        options: dict[str, Any] = dict(self.options.lengths)
-        if self.options.camera_aware:
-            if camids is None:
-                raise ConfigError(
-                    "Clustering.camera_aware needs camera numbers, and the training images have "
-                    "none: name them (camera_from_folder or camera_pattern of "
-                    "DataLoader.Train.dataset), or set Clustering.camera_aware=False"
-                )
-            options["camera_ids"] = camids[rows]
-        return options
+    def options_for(self, dataset: ReIDDataset) -> ClusteringOptions:
+        """The options `resolved` for what ``dataset`` knows."""
+        return self.options.resolved(tracklets=dataset.tracklet_ids is not None)
+
+    def _graph_options(self, dataset: ReIDDataset, rows: np.ndarray) -> dict[str, Any]:
+        known = (dataset.camids, dataset.tracklet_ids)
+        camids, tracklets = (None if array is None else array[rows] for array in known)
+        return self.options_for(dataset).graph_options(camids, tracklets)
 
     def check(self, dataset: ReIDDataset) -> None:
         """Make sure that ``dataset`` has what the options need, before anything is computed.
 
         Raises:
-            ConfigError: camera-aware clustering without camera numbers.
+            ConfigError: cameras or tracklets that are unknown, or cannot be used.
+            DataError: a tracklet is in two cameras.
         """
-        self.graph_options(dataset.camids, np.arange(0))
+        options = self._graph_options(dataset, np.arange(len(dataset)))
+        resolved = self.options_for(dataset)
+        if not resolved.tracklet_aware:
+            return
+        try:
+            tracklet_array(options["tracklet_ids"], len(dataset), options.get("camera_ids"))
+        except ValueError as error:
+            raise DataError(f"the training images: {error}") from error
+        compat.logger().info(
+            "[Cluster] the training images are in tracklets, which the clustering uses "
+            f"(Clustering.tracklet_aware): eps {resolved.eps:g} (Clustering.tracklet_eps), "
+            f"must_link {resolved.must_link}, whiten {resolved.whiten}"
+        )
 
     @paddle.no_grad()
     def warm_up(self, engine: TrainingEngine) -> None:
@@ -210,7 +239,8 @@ class ClusteringCallback(Callback):
         values = features.usable()
         remarks = list(odd_features(values))
         if self.result is None:  # what follows does not change later on
-            remarks += [*odd_lengths(self.options.lengths, len(values)), *odd_files(dataset.images)]
+            lengths = self.options_for(dataset).lengths
+            remarks += [*odd_lengths(lengths, len(values)), *odd_files(dataset.images)]
         for remark in remarks:
             compat.logger().warning(f"[Cluster] {remark}.")
 
@@ -230,6 +260,24 @@ class ClusteringCallback(Callback):
             f"All of them: {engine.write_list('quarantine.txt', names)}"
         )
 
+    def _report_mixed(self, engine: TrainingEngine, dataset: ReIDDataset) -> None:
+        """List the tracklets that seem to mix people, by name, with their first and last image."""
+        result = self.result
+        assert result is not None
+        if not self.options_for(dataset).tracklet_aware:
+            return
+        lines = []
+        for number in result.mixed_tracklets:
+            rows = np.flatnonzero(dataset.tracklet_ids == number)
+            first, last = (shown(dataset.images[row]) for row in (rows[0], rows[-1]))
+            lines.append(f"{tracklet_name(dataset, number)}: {len(rows)} images, {first} to {last}")
+        path = engine.write_list(MIXED_TRACKLETS, lines)
+        if lines:
+            compat.logger().info(
+                f"[Cluster] {len(lines)} tracklets seem to show more than one person and are not "
+                f"held together: {path}"
+            )
+
     def _log(
         self, engine: TrainingEngine, epoch: int, dataset: ReIDDataset
     ) -> ClusterQuality | None:
@@ -246,12 +294,18 @@ class ClusteringCallback(Callback):
             )
         compat.logger().info(line)
         if not result.num_clusters:
+            options = self.options_for(dataset)
             compat.logger().warning(
                 f"[Cluster][Epoch {epoch}] no cluster was found, so this epoch changes nothing. "
-                f"Raise Clustering.eps (now {self.options.eps}) or lower Clustering.min_samples "
-                f"(now {self.options.min_samples})."
+                f"Raise {options.eps_key} (now {options.eps}) or lower Clustering.min_samples "
+                f"(now {options.min_samples})."
             )
         return quality
+
+
+def tracklet_name(dataset: ReIDDataset, number: int) -> str:
+    names = getattr(dataset, "tracklet_names", None)
+    return str(number) if names is None else shown(names[number])
 
 
 @contextmanager
@@ -272,4 +326,6 @@ def summary(result: PseudoLabels) -> str:
         text += f", from neighbors of recall {result.recall:.3f} (approximate search)"
     if result.num_clusters:
         text += f", median {result.median_size:g}, largest {result.largest} images"
+    if len(result.mixed_tracklets):
+        text += f", {len(result.mixed_tracklets)} tracklets of mixed people"
     return text

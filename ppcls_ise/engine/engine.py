@@ -23,6 +23,7 @@ from ppcls_ise.engine import tf32
 from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
+from ppcls_ise.engine.evaluated_sets import known_of_both
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
 from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
@@ -246,7 +247,7 @@ class UnsupervisedEngine(Engine):
     def _check_evaluation(self) -> None:
         """Find what would keep an evaluation from its end before anything is computed."""
         query, gallery = self.query_dataloader.dataset, self.gallery_dataloader.dataset
-        self.metric.check((query.pids, query.camids), (gallery.pids, gallery.camids))
+        self.metric.check(*known_of_both(query, gallery))
 
     def train(self) -> None:
         """Train to the last epoch, from where ``Global.checkpoints`` left off; see
@@ -333,20 +334,19 @@ class UnsupervisedEngine(Engine):
         return paddle.amp.auto_cast(dtype={"bf16": "bfloat16", "fp16": "float16"}[kind])
 
     def query_and_gallery(self) -> tuple[Side, Side]:
-        """Features, identities and cameras of both sides, in the order of their data sets.
+        """Features of both sides and what is known of them, in the order of their data sets.
 
         Raises:
             DataError: an image cannot be read.
         """
+        loaders = (self.query_dataloader, self.gallery_dataloader)
+        known = known_of_both(*(loader.dataset for loader in loaders))
         sides = []
-        for title, loader in (
-            ("query", self.query_dataloader),
-            ("gallery", self.gallery_dataloader),
-        ):
+        for title, loader, labels in zip(("query", "gallery"), loaders, known, strict=True):
             loader.dataset.require_unchanged()
             features = self.extract(loader, title=f"{title} features")
             require_readable(features, loader.dataset, title=title)
-            sides.append((features.values, loader.dataset.pids, loader.dataset.camids))
+            sides.append(Side(features.values, *labels))
         return sides[0], sides[1]
 
     # -- weights ------------------------------------------------------------------------------

@@ -4,13 +4,14 @@
 from ppcls_ise.metrics.cluster_quality import ClusterQuality, cluster_quality, label_stability
 from ppcls_ise.metrics.rank import RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
-from ppcls_ise.metrics.reid_metric import ReIDMetric, ReIDResult, Side
+from ppcls_ise.metrics.reid_metric import Labels, ReIDMetric, ReIDResult, Side
 
 __all__ = [
     "ClusterQuality",
     "RankResult",
     "ReIDMetric",
     "ReIDResult",
+    "Labels",
     "Side",
     "cluster_quality",
     "evaluate_rank",

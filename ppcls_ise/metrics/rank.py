@@ -49,6 +49,8 @@ def evaluate_rank(
     max_rank: int = 50,
     *,
     protocol: str = "cross_camera",
+    query_tracklets: np.ndarray | None = None,
+    gallery_tracklets: np.ndarray | None = None,
     distmat: np.ndarray | Iterable[np.ndarray] | None = None,
 ) -> RankResult:
     """Rank the gallery for every query by squared Euclidean distance and score the ranking.
@@ -56,8 +58,11 @@ def evaluate_rank(
     Protocol "cross_camera" (Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV
     2015): gallery images with the identity and the camera of the query are removed. Protocol
     "all" removes nothing, not even the query image itself if the gallery contains it, and needs no
-    cameras. Queries without a match in what remains are skipped and reported. Identities 0 and -1
-    are ordinary identities here; data sets leave out what must be left out.
+    cameras. With tracklets, gallery images with the identity and the tracklet of the query are
+    removed too, whatever the protocol: they are frames that follow one another, found by any
+    feature. Where no cameras are known that is the only honest count. Queries without a match in
+    what remains are skipped and reported. Identities 0 and -1 are ordinary identities here; data
+    sets leave out what must be left out.
 
     Clustering (13) to Clustering (15): AP of a query with matches at ranks r_1 < ... < r_n is
     (1/n) sum_t t/r_t. Gallery images at
@@ -79,11 +84,13 @@ def evaluate_rank(
         gallery_camids: [G], likewise.
         max_rank: length of the CMC curve, may exceed G.
         protocol: "cross_camera" or "all".
+        query_tracklets: [Q] integers, below 0 = in no tracklet, or None.
+        gallery_tracklets: [G], numbered as those of the queries; both or none.
         distmat: distances to use instead, [Q, G] or an iterable of consecutive row blocks of it.
 
     Raises:
         ValueError: an empty side, shapes that do not fit, NaN or Inf, unknown protocol, missing
-            cameras, max_rank < 1.
+            cameras, tracklets of one side only, max_rank < 1.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
@@ -96,6 +103,7 @@ def evaluate_rank(
         if not len(pids):
             raise ValueError(f"the {side} set is empty: there is nothing to evaluate")
     cameras = _cameras(protocol, query_pids, gallery_pids, query_camids, gallery_camids)
+    tracklets = _pair("tracklets", query_pids, gallery_pids, query_tracklets, gallery_tracklets)
     count, gallery_count = len(query_pids), len(gallery_pids)
     if distmat is not None:
         blocks = _distance_blocks(distmat, count, gallery_count)
@@ -113,10 +121,13 @@ def evaluate_rank(
     for start, scores in blocks:
         for row, query in zip(scores, range(start, start + len(scores)), strict=True):
             match = by_pid[first[query] : last[query]]
+            own = np.zeros(len(match), dtype=bool)
             if cameras is not None:
-                same = cameras[1][match] == cameras[0][query]
-                row[match[same]] = -np.inf
-                match = match[~same]
+                own |= cameras[1][match] == cameras[0][query]
+            if tracklets is not None and tracklets[0][query] >= 0:
+                own |= tracklets[1][match] == tracklets[0][query]
+            row[match[own]] = -np.inf
+            match = match[~own]
             if not match.size:
                 continue
             ranks = _match_ranks(row, match)
@@ -169,11 +180,26 @@ def _cameras(
             "protocol 'cross_camera' needs the camera of every query and gallery image. Without "
             "camera labels set Metric.Eval.0.ReIDMetric.protocol=all"
         )
-    query, gallery = np.asarray(query_camids), np.asarray(gallery_camids)
-    for side, cameras, pids in (("query", query, query_pids), ("gallery", gallery, gallery_pids)):
-        if cameras.shape != pids.shape:
+    return _pair("camids", query_pids, gallery_pids, query_camids, gallery_camids)
+
+
+def _pair(
+    kind: str,
+    query_pids: np.ndarray,
+    gallery_pids: np.ndarray,
+    query_values: np.ndarray | None,
+    gallery_values: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both sides as arrays, one number per image; None if there are none."""
+    if query_values is None and gallery_values is None:
+        return None
+    if query_values is None or gallery_values is None:
+        raise ValueError(f"query_{kind} and gallery_{kind} are needed both, or none of them")
+    query, gallery = np.asarray(query_values), np.asarray(gallery_values)
+    for side, values, pids in (("query", query, query_pids), ("gallery", gallery, gallery_pids)):
+        if values.shape != pids.shape:
             raise ValueError(
-                f"{side}_camids has shape {cameras.shape}, {side}_pids has {pids.shape}"
+                f"{side}_{kind} has shape {values.shape}, {side}_pids has {pids.shape}"
             )
     return query, gallery
 

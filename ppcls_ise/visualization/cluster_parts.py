@@ -40,8 +40,11 @@ class Crops:
         root: folder that holds all images.
     """
 
-    def __init__(self, record: ClusteringRecord, thumbnails: Thumbnails) -> None:
+    def __init__(
+        self, record: ClusteringRecord, thumbnails: Thumbnails, numbers: Sequence[int]
+    ) -> None:
         self._record, self._thumbnails = record, thumbnails
+        self.shown = [int(number) for number in numbers]
         self._numbers: dict[int, int] = {}
         self.entries: list[dict[str, Any]] = []
         self.root = _root(record.paths)
@@ -65,6 +68,10 @@ class Crops:
         self.entries.append(entry)
         return len(self.entries) - 1
 
+    def cluster(self, cluster: int) -> int:
+        """The number by which the page calls a cluster; -1 stays."""
+        return self.shown[cluster] if cluster >= 0 else -1
+
     def name(self, row: int) -> str:
         """The path below ``root``, as it can be written into a page."""
         return _text(self._record.paths[row][len(self.root) :])
@@ -74,7 +81,7 @@ class Crops:
         entry: dict[str, Any] = {
             "p": self.name(row),
             "t": self._thumbnails.number(record.paths[row]),
-            "c": int(record.labels[row]),
+            "c": self.cluster(record.labels[row]),
         }
         for key, values in (("m", record.camids), ("k", record.tracklets), ("n", record.pids)):
             if values is not None and values[row] >= 0:
@@ -116,17 +123,20 @@ def cluster_parts(
     record: ClusteringRecord,
     settings: GraphSettings,
     thumbnails: Thumbnails,
+    *,
     ranked: Sequence[dict[str, Any]] = (),
+    numbers: Sequence[int] | None = None,
 ) -> ClusterParts:
     """Look at a clustering from all sides.
 
     Args:
         ranked: evaluations of `ppcls_ise.engine.record.ranked_lists`.
+        numbers: by which the page calls the C clusters; None: 0 .. C-1.
 
     Cost: one or two Jaccard graphs of at most 5,000 images, t-SNE of at most 1,200, the distances
     of all centroids, and some thousands of thumbnails; little of it grows with N.
     """
-    crops = Crops(record, thumbnails)
+    crops = Crops(record, thumbnails, range(record.num_clusters) if numbers is None else numbers)
     notes: list[str] = []
     plain = cluster_table(record)
     eps, parts, found = _graphs(record, settings, plain.doubts, notes)
@@ -137,7 +147,7 @@ def cluster_parts(
     pairs = _pairs(record, table, members, kept, crops)
     splits = [
         {
-            "cluster": cluster,
+            "cluster": crops.cluster(cluster),
             "size": int(table.sizes[cluster]),
             "eps": smaller,
             "parts": [_part(record, positions, crops) for positions in pieces],
@@ -225,7 +235,7 @@ def _card(
     silhouette = float(table.silhouettes[cluster])
     counts = {"camera": table.cameras, "tracklet": table.tracklets, "identity": table.identities}
     return {
-        "cluster": cluster,
+        "cluster": crops.cluster(cluster),
         "size": len(rows),
         "silhouette": None if np.isnan(silhouette) else silhouette,
         "width": float(table.widths[cluster]),
@@ -253,7 +263,7 @@ def _pairs(
             across = {"crops": [crops.number(int(row)) for row in rows], "mutual": mutual}
         sides = [
             {
-                "cluster": cluster,
+                "cluster": crops.cluster(cluster),
                 "size": len(members[cluster]),
                 "crops": [
                     crops.number(int(row)) for row in _evenly(members[cluster], _CROPS_OF_PAIR)
@@ -329,7 +339,8 @@ def _names(
     names: dict[int, str] = {}
     left = _NAME_BYTES
     for card in cards:
-        text = "\n".join(crops.name(int(row)) for row in members[card["cluster"]])
+        rows = members[crops.shown.index(card["cluster"])]
+        text = "\n".join(crops.name(int(row)) for row in rows)
         left -= len(text)
         if left < 0:
             notes.append(

@@ -48,20 +48,21 @@ def write_run_report(
     with reading(folder / CONFIG, DataError, "is no configuration of a run"):
         text = (folder / CONFIG).read_text(encoding="utf-8")
         config = yaml.safe_load(text)
-        settings = graph_settings(config, record)
+        options = clustering_options(config, record)
         root = str(config["Global"].get("image_root") or "")
     history = read_history(folder / HISTORY) if (folder / HISTORY).is_file() else []
     out = Path(out) if out is not None else folder / REPORT
     write_cluster_page(
         out,
         record,
-        settings,
+        graph_settings(options, record),
         title=f"Run {folder.parent.name if folder.name == 'RecModel' else folder.name}",
         subtitle=f"What training without labels found in {shown(root)}",
         place=moved(root, images),
         history=history,
         ranked=read_ranked_lists(folder / RANKED),
         tables=_tables(folder, history, text),
+        spelled=lambda words: words.replace("Clustering.eps", options.eps_key),
     )
     return out
 
@@ -82,14 +83,21 @@ def run_folder_of(run: str | Path) -> Path:
     )
 
 
-def graph_settings(config: Mapping[str, Any], record: ClusteringRecord) -> GraphSettings:
+def clustering_options(config: Mapping[str, Any], record: ClusteringRecord) -> ClusteringOptions:
     """How the clusters of a run were made, from its configuration."""
     options = ClusteringOptions(**config["Clustering"])
+    return options.resolved(tracklets=record.tracklets is not None)
+
+
+def graph_settings(options: ClusteringOptions, record: ClusteringRecord) -> GraphSettings:
+    """The same, for the epoch of the record."""
     return GraphSettings(
         options.eps,
         options.min_samples,
         options.lengths_in(record.epoch),
         camera_aware=options.camera_aware,
+        tracklet_aware=bool(options.tracklet_aware),
+        whiten=bool(options.whiten),
     )
 
 

@@ -50,18 +50,21 @@ def verdict(
     eps: EpsRange | None,
     settings: GraphSettings,
     history: Sequence[Row] = (),
+    *,
+    numbers: Sequence[int] | None = None,
 ) -> Verdict:
     """Judge a clustering, and the run that it is the last of.
 
     Args:
         eps: see `ClusterParts.eps`.
         history: rows of history.csv, with None where a cell is empty.
+        numbers: by which the clusters are called; None: 0 .. C-1.
     """
     images, clusters = len(record.labels), record.num_clusters
     outliers = int(np.count_nonzero(record.labels < 0))
     remarks = [
         *_collapse(table, images, outliers),
-        *_huge(record, table, images),
+        *_huge(record, table, images, numbers),
         *_pieces(record, table),
         *_eps(eps, settings),
         *_stability(history),
@@ -120,10 +123,13 @@ def _collapse(table: ClusterTable, images: int, outliers: int) -> Iterator[Remar
         )
 
 
-def _huge(record: ClusteringRecord, table: ClusterTable, images: int) -> Iterator[Remark]:
+def _huge(
+    record: ClusteringRecord, table: ClusterTable, images: int, numbers: Sequence[int] | None
+) -> Iterator[Remark]:
     if not len(table.sizes):
         return
     largest = int(table.sizes.argmax())
+    name = largest if numbers is None else numbers[largest]
     size, median = int(table.sizes[largest]), float(np.median(table.sizes))
     share = size / max(images, 1)
     known = []
@@ -134,7 +140,7 @@ def _huge(record: ClusteringRecord, table: ClusterTable, images: int) -> Iterato
     if table.parts[largest] > 1:
         known.append(f"it falls into {table.parts[largest]} parts at a smaller eps")
     evidence = (
-        f"Cluster {largest} holds {size:,} of {images:,} images ({100 * share:.0f} %); the median "
+        f"Cluster {name} holds {size:,} of {images:,} images ({100 * share:.0f} %); the median "
         f"cluster has {median:g}{'; ' if known else ''}{', '.join(known)}."
     )
     if share > LARGEST_SHARE:
@@ -150,7 +156,7 @@ def _huge(record: ClusteringRecord, table: ClusterTable, images: int) -> Iterato
             "warn",
             "one cluster is far larger than the others",
             evidence,
-            f"Look at cluster {largest} in the gallery; if it is several people, lower "
+            f"Look at cluster {name} in the gallery; if it is several people, lower "
             "Clustering.eps.",
         )
 

@@ -23,14 +23,15 @@ def ranked_lists(
     query_images: Sequence[str],
     gallery_images: Sequence[str],
     *,
-    cross_camera: bool,
+    protocol: str,
 ) -> dict[str, Any]:
     """Twelve queries, evenly from all, and the ten gallery images nearest to each by cosine.
 
     Args:
         epoch: after which; 0 = before training.
-        query, gallery: features (unit rows), identities, cameras.
-        cross_camera: whether images of the query's identity and camera are left out.
+        query, gallery: features (unit rows), identities, cameras, tracklets.
+        protocol: of the evaluation: left out are images of the query's identity and tracklet, and
+            with ``cross_camera`` those of its identity and camera, as `evaluate_rank` does it.
 
     Returns:
         What JSON can hold. O(12 G D).
@@ -38,10 +39,12 @@ def ranked_lists(
     rows = np.unique(np.linspace(0, len(query_images) - 1, _QUERIES).astype(int))
     lists = []
     for row in rows.tolist():
-        scores = gallery[0] @ query[0][row]
-        if cross_camera:
-            own = _equal(gallery[1], query[1], row) & _equal(gallery[2], query[2], row)
-            scores = np.where(own, -np.inf, scores)
+        scores = gallery.features @ query.features[row]
+        near = _equal(gallery.tracklet_ids, query.tracklet_ids, row)
+        if protocol == "cross_camera":
+            near = near | _equal(gallery.camids, query.camids, row)
+        own = near & _equal(gallery.pids, query.pids, row)
+        scores = np.where(own, -np.inf, scores)
         order = np.argsort(-scores, kind="stable")[:_HITS]
         order = order[np.isfinite(scores[order])]
         hits = [
@@ -80,12 +83,15 @@ def read_ranked_lists(path: Path) -> list[dict[str, Any]]:
 
 
 def _equal(values: np.ndarray | None, queries: np.ndarray | None, row: int) -> Any:
-    return False if values is None or queries is None else values == queries[row]
+    """Which ids are known and that of query ``row``."""
+    if values is None or queries is None:
+        return np.False_
+    return (values == queries[row]) & (values >= 0)
 
 
 def _image(side: Side, images: Sequence[str], row: int) -> dict[str, Any]:
     return {
         "path": images[row],
-        "pid": None if side[1] is None else int(side[1][row]),
-        "camid": None if side[2] is None else int(side[2][row]),
+        "pid": None if side.pids is None else int(side.pids[row]),
+        "camid": None if side.camids is None else int(side.camids[row]),
     }

@@ -165,7 +165,7 @@ class RunRecord(Callback):
             *sides,
             query.images,
             gallery.images,
-            cross_camera=result.protocol == "cross_camera",
+            protocol=result.protocol,
         )
         self._lists = [*self._lists[:1], lists | {"mAP": result.mAP, "rank1": result.rank1}]
         if epoch not in self._rows:

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``cluster``: From crops to people: who is shown on the images of a folder?
+
+    cluster --model FOLDER --images FOLDER --out people
+    cluster --model FOLDER --images FOLDER --out people --corrections corrections.csv --folders link
+
+Writes clusters.csv and the page clusters.html into --out. On the page one can mark clusters and
+export corrections; with them the same command writes both anew. Features that were computed are
+kept in --out, so an interrupted command goes on where it was.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from filelock import Timeout
+
+from ppcls_ise import compat
+from ppcls_ise.cli.image_names import add_name_arguments
+from ppcls_ise.cli.inference_options import add_model_arguments, make_extractor, read_overrides
+from ppcls_ise.clustering.corrections import Corrector
+from ppcls_ise.clustering.dbscan import OUTLIER
+from ppcls_ise.clustering.record import ClusteringRecord
+from ppcls_ise.clustering.sample_graph import GraphSettings
+from ppcls_ise.config.clustering import ClusteringOptions
+from ppcls_ise.data.correction_file import read_corrections, write_corrections
+from ppcls_ise.data.folder import UnlabeledFolder
+from ppcls_ise.deploy.feature_files import cell
+from ppcls_ise.deploy.feature_store import FeatureStore
+from ppcls_ise.deploy.image_clusters import ImageClusters, cluster_images, differences
+from ppcls_ise.deploy.person_folder import WAYS, make_folder, person_files
+from ppcls_ise.engine.input_remarks import odd_lengths
+from ppcls_ise.errors import ConfigError, DataError, shown
+from ppcls_ise.registry import register
+from ppcls_ise.utils.files import locked, replacing, require_writable
+from ppcls_ise.utils.progress import progress_bar
+from ppcls_ise.utils.results_folder import ResultsFolder
+from ppcls_ise.visualization.cluster_page import write_cluster_page
+
+_SHOWN = 5
+_FEATURES, _CLUSTERING, _CORRECTIONS = "features", "clustering.safetensors", "corrections.csv"
+_TABLE, _PAGE, _TRAINING = "clusters.csv", "clusters.html", "bounding_box_train"
+_COUNTS = ("k1", "k2", "min_samples")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument("--images", required=True, metavar="FOLDER", help="crops of people")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="for results; new or ours")
+    parser.add_argument("--skip-unreadable", action="store_true")
+    add_name_arguments(parser, "camera", "tracklet")
+    parser.add_argument("--eps", type=float, help="largest Jaccard distance; default: chosen")
+    for key in _COUNTS:
+        default = getattr(ClusteringOptions, key)
+        flag = "--" + key.replace("_", "-")
+        parser.add_argument(flag, type=int, default=default, help=f"default: {default}")
+    parser.add_argument(
+        "--camera-aware", action="store_true", help="look across cameras for neighbors too"
+    )
+    parser.add_argument(
+        "--whiten",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="cluster whitened features; default: where tracklets are known",
+    )
+    parser.add_argument(
+        "--recluster",
+        action="store_true",
+        help="replace the clusters of other settings or images in --out (features are kept)",
+    )
+    parser.add_argument("--corrections", metavar="CSV", help="exported from the page: apply them")
+    parser.add_argument(
+        "--folders", choices=WAYS, help="also a training set in the layout of Market-1501"
+    )
+
+
+def command(args: argparse.Namespace) -> str:
+    register()
+    read_overrides(args)
+    require_writable(args.out, "--out")
+    out = ResultsFolder(args.out, own=(_FEATURES, _FEATURES + ".lock", _CLUSTERING))
+    names = {
+        key: value
+        for key in ("camera_pattern", "tracklet_pattern", "table")
+        if (value := getattr(args, key))
+    }
+    images = UnlabeledFolder(os.path.abspath(args.images), **names)
+    for name in (_TABLE, _PAGE, *([_TRAINING] if args.folders else [])):
+        out.require_own(name)  # before the work
+    try:
+        with locked(out.folder / _FEATURES):
+            return _cluster(args, out, images)
+    except Timeout as error:
+        raise ConfigError(
+            f"another process works in {shown(args.out)}: wait until it ends"
+        ) from error
+
+
+def _cluster(args: argparse.Namespace, out: ResultsFolder, images: UnlabeledFolder) -> str:
+    new = read_corrections(args.corrections) if args.corrections else []
+    applied = []
+    if (out.folder / _CORRECTIONS).is_file():
+        applied = read_corrections(out.folder / _CORRECTIONS)
+    if new and applied[-len(new) :] == new:
+        raise ConfigError(
+            f"the corrections of {shown(args.corrections)} have been applied: they are the last "
+            f"lines of {shown(out.folder / _CORRECTIONS)}. Leave --corrections out"
+        )
+    extractor = make_extractor(args)
+    store = FeatureStore(out.folder / _FEATURES, extractor)
+    with progress_bar("features", "image") as progress:
+        features, rows, problems = store.features(images.images, progress=progress)
+    _report_unreadable(problems, len(images.images), skip=args.skip_unreadable)
+    seen = _Seen(images, rows)
+    options = _options(args, seen)
+    clusters = _clusters(args, out, seen, features, options, extractor.fingerprint, len(applied))
+    if clusters.mixed.any():
+        compat.logger().warning(
+            f"{clusters.mixed.sum()} images are of tracklets that seem to show several people, for "
+            f"instance {shown(seen.paths[int(np.argmax(clusters.mixed))])}: they are clustered "
+            "one by one"
+        )
+    corrector = Corrector(
+        clusters.labels,
+        seen.paths,
+        features,
+        clusters.graph,
+        clusters.eps,
+        options.min_samples,
+    )
+    labels = corrector([*applied, *new])
+    if new:
+        with replacing(out.folder / _CORRECTIONS) as scratch:
+            write_corrections(scratch, [*applied, *new])
+    return _write(args, out, seen, features, labels, clusters, options, len(applied) + len(new))
+
+
+class _Seen:
+    """The images that can be read, and what is known of them."""
+
+    def __init__(self, images: UnlabeledFolder, rows: np.ndarray) -> None:
+        self.folder = images.image_root
+        self.paths = [images.images[row] for row in rows]
+        self.camids = None if images.camids is None else images.camids[rows]
+        self.tracklets = None if images.tracklet_ids is None else images.tracklet_ids[rows]
+        self._camera_name = images.camera_name
+        self._tracklet_names = images.tracklet_names
+
+    def camera(self, row: int) -> str:
+        return "" if self.camids is None else self._camera_name(int(self.camids[row]))
+
+    def tracklet(self, row: int) -> str:
+        if self.tracklets is None or self.tracklets[row] < 0 or self._tracklet_names is None:
+            return ""
+        return self._tracklet_names[int(self.tracklets[row])]
+
+
+def _report_unreadable(problems: list[str], count: int, *, skip: bool) -> None:
+    if not problems:
+        return
+    reasons = "; ".join(problems[:_SHOWN]) + ("; …" if len(problems) > _SHOWN else "")
+    if not skip or len(problems) == count:
+        raise DataError(
+            f"{len(problems)} of {count} images cannot be read: {reasons}. Repair or remove them "
+            "(or leave them out: --skip-unreadable); the features of the others are kept"
+        )
+    compat.logger().warning(f"{len(problems)} of {count} images are left out: {reasons}")
+
+
+def _options(args: argparse.Namespace, seen: _Seen) -> ClusteringOptions:
+    if args.camera_aware and seen.camids is None:
+        raise ConfigError("--camera-aware needs cameras: --camera-pattern or --table")
+    try:
+        options = ClusteringOptions(
+            eps=0.5 if args.eps is None else args.eps,
+            transform_ops=[],
+            camera_aware=args.camera_aware,
+            whiten="auto" if args.whiten is None else args.whiten,
+            **{key: getattr(args, key) for key in _COUNTS},
+        )
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("Clustering.", "--")) from error
+    return options.resolved(tracklets=seen.tracklets is not None)
+
+
+def _clusters(
+    args: argparse.Namespace,
+    out: ResultsFolder,
+    seen: _Seen,
+    features: np.ndarray,
+    options: ClusteringOptions,
+    model: str,
+    corrections: int,
+) -> ImageClusters:
+    """Those of --out if they are of the same images and settings, else new ones."""
+    file = out.folder / _CLUSTERING
+    stamps = [os.stat(path) for path in seen.paths]
+    groups = {"cameras": seen.camids, "tracklets": seen.tracklets}
+    bound_to = {
+        "settings": {
+            "model": model,
+            "eps": args.eps,
+            "min_samples": options.min_samples,
+            "whiten": options.whiten,
+            "camera_aware": options.camera_aware,
+            **options.lengths,
+            **{key: None if ids is None else _digest(ids) for key, ids in groups.items()},
+        },
+        "paths": seen.paths,
+        "sizes": [stamp.st_size for stamp in stamps],
+        "times": [stamp.st_mtime_ns for stamp in stamps],
+    }
+    if file.is_file():
+        kept, before = ImageClusters.read(file)
+        if not (changes := differences(before, bound_to)):
+            return kept
+        words = "; ".join(changes[:_SHOWN])
+        if corrections:
+            raise ConfigError(
+                f"{shown(out.folder)} holds other clusters ({words}) and corrections of them: name "
+                f"another --out, or remove {shown(out.folder / _CORRECTIONS)} and --recluster"
+            )
+        if not args.recluster:
+            raise ConfigError(
+                f"{shown(out.folder)} holds other clusters ({words}): name another --out, or "
+                "replace them (--recluster; the features are kept)"
+            )
+    for remark in odd_lengths(options.lengths, len(seen.paths)):
+        compat.logger().warning(f"{remark}.")
+    clusters = cluster_images(
+        features, options, eps=args.eps, camera_ids=seen.camids, tracklet_ids=seen.tracklets
+    )
+    clusters.write(file, bound_to)
+    return clusters
+
+
+def _digest(ids: np.ndarray) -> str:
+    return hashlib.sha256(ids.astype(np.int64).tobytes()).hexdigest()[:16]
+
+
+def _write(
+    args: argparse.Namespace,
+    out: ResultsFolder,
+    seen: _Seen,
+    features: np.ndarray,
+    labels: np.ndarray,
+    clusters: ImageClusters,
+    options: ClusteringOptions,
+    corrections: int,
+) -> str:
+    inside = labels != OUTLIER
+    numbers, compact = np.unique(labels[inside], return_inverse=True)
+    gapless = np.full(len(labels), OUTLIER, np.int64)
+    gapless[inside] = compact.reshape(-1)
+    record = ClusteringRecord.describe(
+        seen.paths, features, gapless, camids=seen.camids, tracklets=seen.tracklets
+    )
+    settings = GraphSettings(
+        clusters.eps,
+        options.min_samples,
+        options.lengths,
+        options.camera_aware,
+        bool(options.tracklet_aware),
+        bool(options.whiten),
+    )
+    lines = [
+        f"{len(labels)} images: {len(numbers)} clusters, "
+        f"{np.count_nonzero(~inside)} images in none",
+        f"eps {clusters.eps:g}: {clusters.reason}",
+    ]
+    if corrections:
+        lines.append(f"{corrections} corrections of {shown(out.folder / _CORRECTIONS)} are in")
+    table = out.write(_TABLE, lambda file: _write_table(file, seen, labels, record))
+    page = out.write(
+        _PAGE,
+        lambda file: write_cluster_page(
+            file,
+            record,
+            settings,
+            title=f"People in {shown(Path(seen.folder).name)}",
+            subtitle="; ".join([shown(seen.folder), *lines[1:]]),
+            numbers=numbers.tolist(),
+            spelled=_as_options,
+        ),
+    )
+    lines += [f"table: {shown(table)}", f"page:  {shown(page)}"]
+    if args.folders:
+        files = person_files(seen.paths, labels, seen.camids)
+        out.write(_TRAINING, lambda folder: make_folder(folder, files, args.folders))
+        lines.append(
+            f"training set in the layout of Market-1501 ({len(files)} images, "
+            f"{args.folders}): {shown(out.folder / _TRAINING)}"
+        )
+    return "\n".join(lines)
+
+
+def _as_options(advice: str) -> str:
+    """``Clustering.min_samples`` -> ``--min-samples``."""
+    text = re.sub(r"Clustering\.(\w+)", lambda key: "--" + key[1].replace("_", "-"), advice)
+    return text.replace("=True", "")
+
+
+def _write_table(file: Path, seen: _Seen, labels: np.ndarray, record: ClusteringRecord) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["path", "cluster", "camera", "tracklet", "distance", "silhouette"])
+    for row, path in enumerate(seen.paths):
+        fit = (record.distances[row], record.silhouettes[row])
+        writer.writerow(
+            [
+                cell(path),
+                labels[row],
+                cell(seen.camera(row)),
+                cell(seen.tracklet(row)),
+                *("" if np.isnan(value) else f"{value:.4f}" for value in fit),
+            ]
+        )
+    file.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))

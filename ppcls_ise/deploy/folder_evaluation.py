@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation of a model on two folders of images whose names or a table say who is shown."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from ppcls_ise import compat
+from ppcls_ise.data.folder import UnlabeledFolder, number_alike
+from ppcls_ise.deploy.extractor import Extractor
+from ppcls_ise.deploy.feature_files import extract_files
+from ppcls_ise.engine.evaluated_sets import known_of_both
+from ppcls_ise.errors import ConfigError
+from ppcls_ise.metrics import Labels, ReIDMetric, ReIDResult, Side
+
+
+class _Folder(UnlabeledFolder):
+    shares_table = True
+
+
+class FolderEvaluation:
+    """Query and gallery folder, and what is known of their images.
+
+    A gallery image that is the query's own file never counts. With cameras, matches are those from
+    other cameras (the Market-1501 rule); without, all but those of the query's tracklet.
+
+    Args:
+        query: folder.
+        gallery: folder; it may be the same.
+        **names: how identities, cameras and tracklets are told, see `UnlabeledFolder`.
+
+    Attributes:
+        query, gallery: the data sets.
+        protocol: in words, which images do not count.
+
+    Raises:
+        ConfigError: nothing tells the identities.
+        DataError: a folder, or a name in it, cannot be used.
+    """
+
+    def __init__(self, query: str, gallery: str, **names: Any) -> None:
+        self.query, self.gallery = _Folder(query, **names), _Folder(gallery, **names)
+        if self.query.pids is None or self.gallery.pids is None:
+            raise ConfigError(
+                "an evaluation needs to know who is shown: --identity-pattern REGEX (for "
+                "0002_c1s1_000451.jpg: '(\\d+)_c'), or --table CSV with the columns path and "
+                "identity"
+            )
+        number_alike(self.query, self.gallery)
+        known = known_of_both(self.query, self.gallery)
+        self._cameras = all(side.camids is not None for side in known)
+        self._tracklets = all(side.tracklet_ids is not None for side in known)
+        self.sides = _with_own_files(known, self.query.images, self.gallery.images)
+
+    @property
+    def protocol(self) -> str:
+        if self._cameras:
+            without = "of the query's camera" + (" or tracklet" if self._tracklets else "")
+        elif self._tracklets:
+            without = "of the query's tracklet (no cameras are known)"
+        else:
+            return (
+                "all images of the same identity count but the query's own file: neither cameras "
+                "nor tracklets are known, so frames that follow one another make this easy "
+                "(--camera-pattern, --tracklet-pattern)"
+            )
+        return f"images of the same identity count unless they are {without}"
+
+    def features(self, extractor: Extractor) -> tuple[Side, Side]:
+        """Both sides with features.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        found = [
+            Side(extract_files(extractor, dataset.images)[0], *labels)
+            for dataset, labels in zip((self.query, self.gallery), self.sides, strict=True)
+        ]
+        return found[0], found[1]
+
+    def evaluate(self, sides: tuple[Side, Side], **options: Any) -> ReIDResult:
+        """Scores of features.
+
+        Args:
+            sides: from `features`.
+            **options: of `ReIDMetric`: topk, re_ranking, k1, k2, lambda_value.
+        """
+        protocol = "cross_camera" if self._cameras else "cross_tracklet"
+        result = ReIDMetric(protocol=protocol, **options)(*sides)
+        if skipped := result.describe_skipped(self.query.images):
+            compat.logger().warning(f"[Eval] {skipped}")
+        return result
+
+
+def _with_own_files(
+    known: tuple[Labels, Labels], query: list[str], gallery: list[str]
+) -> tuple[Labels, Labels]:
+    """An image in no tracklet becomes one of its own: a file on both sides is the same one."""
+    sides = []
+    order: dict[str, int] = {}
+    both = all(side.tracklet_ids is not None for side in known)
+    first = 1 + max((int(side.tracklet_ids.max(initial=-1)) for side in known if both), default=-1)
+    for labels, paths in zip(known, (query, gallery), strict=True):
+        own = [first + order.setdefault(os.path.realpath(path), len(order)) for path in paths]
+        given = labels.tracklet_ids if both else np.full(len(paths), -1)
+        sides.append(labels._replace(tracklet_ids=np.where(given >= 0, given, own)))
+    return sides[0], sides[1]
