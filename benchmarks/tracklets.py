@@ -255,15 +255,14 @@ def main() -> None:
     parser.add_argument("--light-gap", type=float, default=1.0)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--iters", type=int, default=50)
-    parser.add_argument("--short", action="store_true", help="6 epochs of 25 steps on 64x32")
+    parser.add_argument("--short", action="store_true", help="6 epochs of 25 steps")
     parser.add_argument("--out", type=Path, default=Path("output/tracklets.json"))
     args = parser.parse_args()
-    height = HEIGHT
     if args.short:
-        args.epochs, args.iters, height = 6, 25, 64
+        args.epochs, args.iters = 6, 25
     gaps = {"camera_gap": args.camera_gap, "light_gap": args.light_gap}
     make_tracklets(args.image_root, num_test_ids=0, **gaps)
-    frames = Frames.read(args.image_root, height)
+    frames = Frames.read(args.image_root, HEIGHT)
     results: dict[str, list[dict]] = {}
     for seed in range(1, args.seeds + 1):
         for method in args.methods:
