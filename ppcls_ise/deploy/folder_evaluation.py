@@ -128,12 +128,16 @@ def _with_own_files(
     known: tuple[Labels, Labels], query: list[str], gallery: list[str]
 ) -> tuple[Labels, Labels]:
     """An image in no tracklet becomes one of its own: a file on both sides is the same one."""
+    given = [labels.tracklet_ids for labels in known]
+    if any(ids is None for ids in given):
+        given = [None, None]
+    first = 1 + max(-1 if ids is None else int(ids.max(initial=-1)) for ids in given)
     sides = []
     order: dict[str, int] = {}
-    both = all(side.tracklet_ids is not None for side in known)
-    first = 1 + max((int(side.tracklet_ids.max(initial=-1)) for side in known if both), default=-1)
-    for labels, paths in zip(known, (query, gallery), strict=True):
-        own = [first + order.setdefault(os.path.realpath(path), len(order)) for path in paths]
-        given = labels.tracklet_ids if both else np.full(len(paths), -1)
-        sides.append(labels._replace(tracklet_ids=np.where(given >= 0, given, own)))
+    for labels, ids, paths in zip(known, given, (query, gallery), strict=True):
+        own = np.array(
+            [first + order.setdefault(os.path.realpath(path), len(order)) for path in paths]
+        )
+        ids = own if ids is None else np.where(ids >= 0, ids, own)
+        sides.append(labels._replace(tracklet_ids=ids))
     return sides[0], sides[1]

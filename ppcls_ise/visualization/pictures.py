@@ -75,7 +75,8 @@ def ranked_lists(
         canvas.paste(_framed(query_images[row], _NEUTRAL), (_GAP, top))
         for i, (title, query, gallery) in enumerate(runs):
             left = cell_w + 3 * _GAP + i * run_w
-            draw.text((left, 3), title, fill=_NEUTRAL)
+            if not line:
+                draw.text((left, 3), title, fill=_NEUTRAL)
             for place, index in enumerate(ranked_gallery(query, gallery, row, count)):
                 right = bool(_same_person(query, gallery, row)[index])
                 picture = _framed(gallery_images[index], _RIGHT if right else _WRONG)
