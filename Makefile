@@ -32,7 +32,7 @@ demo: $(VENV)/.installed ## run the demonstration
 
 .PHONY: test
 test: $(VENV)/.installed ## run the tests
-	@$(VENV)/bin/python -m pytest -m "not long" $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -m "not long" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.installed ## run the long repetitions: kills, fuzzing, whole chains

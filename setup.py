@@ -75,6 +75,7 @@ setup(
             "playwright",
             "pytest>=7",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff",
             "types-PyYAML",
         ],

@@ -60,7 +60,7 @@ class ClusteringOptions:
     k2: int = 6
     camera_aware: bool = False
     tracklet_aware: bool | str = AUTO
-    tracklet_eps: float = 0.4
+    tracklet_eps: float = 0.5
     must_link: bool = True
     whiten: bool | str = AUTO
     k1_intra: int = 5

@@ -55,12 +55,12 @@ def of(**more):
 @pytest.mark.parametrize(
     ("options", "tracklets", "aware", "eps", "whiten"),
     [
-        ({}, True, True, 0.4, True),
+        ({}, True, True, 0.5, True),
         ({}, False, False, 0.6, False),
         ({"tracklet_aware": False}, True, False, 0.6, False),
         ({"tracklet_aware": True, "tracklet_eps": 0.3, "whiten": False}, True, True, 0.3, False),
         ({"whiten": True}, False, False, 0.6, True),
-        ({"camera_aware": True}, True, True, 0.4, True),
+        ({"camera_aware": True}, True, True, 0.5, True),
     ],
 )
 def test_auto_is_decided_by_the_data(options, tracklets, aware, eps, whiten):

@@ -319,14 +319,11 @@ def test_unreadable_images_are_named_never_silent(lite_model, lite_set, tmp_path
 def infer_args(*arguments):
     import argparse
 
-    from ppcls_ise.cli.inference_options import add_arguments
+    from ppcls_ise.cli.infer import configure
 
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    parser.add_argument("--out", default="features.npz")
-    for flag in ("--skip-unreadable", "--benchmark"):
-        parser.add_argument(flag, action="store_true")
-    return parser.parse_args(list(map(str, arguments)))
+    configure(parser)
+    return parser.parse_args([str(argument) for argument in arguments])
 
 
 def test_a_list_of_paths_as_csv(lite_model, lite_set, tmp_path, monkeypatch):
