@@ -2,14 +2,10 @@
 """Pseudo-labels at the start of an epoch."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import paddle
 import paddle.distributed as dist
-from tqdm import tqdm
 
 from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
@@ -19,15 +15,19 @@ from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.distributed.collectives import broadcast_array, from_process_0
 from ppcls_ise.engine.callback import Callback, TrainingEngine
+from ppcls_ise.engine.evaluated_sets import tracklet_name
 from ppcls_ise.engine.feature_extraction import Features, loader_of
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
 from ppcls_ise.engine.memory_needs import require_shared_memory
+from ppcls_ise.engine.odd_crops import far_rows
+from ppcls_ise.engine.warm_up import warm_up
 from ppcls_ise.errors import DataError, shown
 from ppcls_ise.metrics import cluster_quality
 from ppcls_ise.utils.progress import progress_bar
 
 _SHOWN = 5
+FAR_IMAGES = "far_images.txt"
 MIXED_TRACKLETS = "mixed_tracklets.txt"
 
 
@@ -93,7 +93,7 @@ class ClusteringCallback(Callback):
         seconds = {"features": time.perf_counter() - started}
         self._report_quarantine(engine, features, dataset)
         if dist.get_rank() == 0:
-            self._report_oddities(features, dataset)
+            self._report_oddities(engine, features, dataset)
         self.result = self._label(features, dataset, seconds, backend, epoch)
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
@@ -195,53 +195,32 @@ class ClusteringCallback(Callback):
             f"must_link {resolved.must_link}, whiten {resolved.whiten}"
         )
 
-    @paddle.no_grad()
     def warm_up(self, engine: TrainingEngine) -> None:
         """Fill the batch-norm running statistics from training images, once and only without
         pretrained weights; see ``warm_up_batches``."""
         if self._warm or engine.has_pretrained_weights or not self.options.warm_up_batches:
             return
         self._warm = True
-        dataset = engine.train_dataset
-        view = dataset.view(self.options.transform_ops)
-        generator = np.random.default_rng((engine.seed, 0))
-        model = engine.plain_model
-        model.train()
-        model.head.eval()  # there are no labels, and no memory yet
-        sampler = engine.train_sampler
-        size = min(sampler.batch_size * sampler.world_size, len(dataset))
-        compat.logger().info(
-            "[Cluster] no pretrained weights: warming the batch-norm statistics with "
-            f"{self.options.warm_up_batches} batches of {size} images (Clustering.warm_up_batches)"
-        )
-        for _ in tqdm(
-            range(self.options.warm_up_batches),
-            desc="warm-up",
-            unit="batch",
-            leave=False,
-            disable=None,
-        ):
-            # As in training, a process takes its part of the global batch; process 0's statistics
-            # are the ones that count.
-            chosen = generator.choice(len(dataset), size, replace=False)
-            chosen = np.array_split(chosen, sampler.world_size)[sampler.rank]
-            items = [view[int(i)] for i in chosen]
-            images = [image for image, label, _ in items if label[2]]  # the readable ones
-            if images:
-                batch = paddle.to_tensor(np.stack(images))
-                if view.on_device is not None:
-                    batch = view.on_device(batch)
-                with compat.precision(engine, is_eval=False), _dynamic_graph():
-                    model(batch)
-            engine.stop_if_asked()
-        model.head.train()
+        view = engine.train_dataset.view(self.options.transform_ops)
+        warm_up(engine, view, self.options.warm_up_batches)
 
-    def _report_oddities(self, features: Features, dataset: ReIDDataset) -> None:
+    def _report_oddities(
+        self, engine: TrainingEngine, features: Features, dataset: ReIDDataset
+    ) -> None:
         values = features.usable()
         remarks = list(odd_features(values))
         if self.result is None:  # what follows does not change later on
             lengths = self.options_for(dataset).lengths
             remarks += [*odd_lengths(lengths, len(values)), *odd_files(dataset.images)]
+            far = np.flatnonzero(features.readable)[far_rows(values)]
+            if len(far):
+                names = [shown(dataset.images[row]) for row in far]
+                remarks.append(
+                    f"{len(far)} of {len(values)} images are far from all others (they are used "
+                    f"nevertheless): {'; '.join(names[:_SHOWN])}"
+                    f"{'; …' if len(far) > _SHOWN else ''}. All of them: "
+                    f"{engine.write_list(FAR_IMAGES, names)}"
+                )
         for remark in remarks:
             compat.logger().warning(f"[Cluster] {remark}.")
 
@@ -271,7 +250,8 @@ class ClusteringCallback(Callback):
         for number in result.mixed_tracklets:
             rows = np.flatnonzero(dataset.tracklet_ids == number)
             first, last = (shown(dataset.images[row]) for row in (rows[0], rows[-1]))
-            lines.append(f"{tracklet_name(dataset, number)}: {len(rows)} images, {first} to {last}")
+            name = shown(tracklet_name(dataset, int(number)))
+            lines.append(f"{name}: {len(rows)} images, {first} to {last}")
         path = engine.write_list(MIXED_TRACKLETS, lines)
         if lines:
             compat.logger().info(
@@ -304,22 +284,6 @@ class ClusteringCallback(Callback):
             ("largest_cluster", result.largest),
         ):
             compat.log_scalar(engine, name, value, epoch)
-
-
-def tracklet_name(dataset: ReIDDataset, number: int) -> str:
-    names = getattr(dataset, "tracklet_names", None)
-    return str(number) if names is None else shown(names[number])
-
-
-@contextmanager
-def _dynamic_graph() -> Iterator[None]:
-    """A static graph that is first traced without gradients would serve the training steps too,
-    which then learn nothing, silently (seen in Paddle 3.3.1)."""
-    paddle.jit.enable_to_static(False)
-    try:
-        yield
-    finally:
-        paddle.jit.enable_to_static(True)
 
 
 def summary(result: PseudoLabels) -> str:

@@ -28,6 +28,7 @@ from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_mem
 from ppcls_ise.engine.preparation import prepare
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
 from ppcls_ise.engine.resume.settings import settings_of
+from ppcls_ise.engine.start_remarks import StartRemarks
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.heads import MemoryHead
@@ -213,7 +214,11 @@ class UnsupervisedEngine(Engine):
         self.train_sampler.seed = self.seed
         self.clustering = ClusteringCallback(**self.config["Clustering"])
         self.clustering.check(self.train_dataset)
-        self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
+        self.callbacks: list[Callback] = [
+            StartRemarks(self.clustering.options),
+            EpochReport(self.clustering),
+            self.clustering,
+        ]
         self.checkpoints = Checkpoints(self)
         if self.config["Global"]["eval_during_train"]:
             for loader in (self.query_dataloader, self.gallery_dataloader):
