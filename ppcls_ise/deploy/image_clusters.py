@@ -102,26 +102,25 @@ def cluster_images(
     Raises:
         DataError: no eps stands out.
     """
-    groups: dict[str, np.ndarray | None] = {}
+    lists: dict[str, Any] = dict(options.lengths)
     if options.camera_aware:
-        groups["camera_ids"] = camera_ids
+        lists["camera_ids"] = camera_ids
     if options.tracklet_aware:
-        groups["tracklet_ids"] = tracklet_ids
+        lists["tracklet_ids"] = tracklet_ids
     largest = max(DEFAULT_EPS) if eps is None else eps
     with progress_bar("distances", "block") as progress:
         graph = jaccard_graph(
             whitened(features) if options.whiten else features,
             max_distance=float(np.nextafter(np.float32(largest), np.float32(1))),
             progress=lambda stage, done, total: progress(done, total),
-            **groups,
-            **options.lengths,
+            **lists,
         )
     reason = "given"
     if eps is None:
         found = eps_range(graph, DEFAULT_EPS, options.min_samples)
         eps, reason = _chosen(found), found.reason
     labels = dbscan(graph, eps, options.min_samples)
-    mixed = np.zeros(len(labels), bool)
+    mixed: np.ndarray = np.zeros(len(labels), bool)
     if options.tracklet_aware and tracklet_ids is not None:
         tracklets = tracklet_array(tracklet_ids, len(labels))
         free = mixed_tracklets(features, tracklets)
