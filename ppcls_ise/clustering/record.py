@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ppcls_ise.clustering.pseudo_labels import cluster_centroids
 from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.errors import DataError
 from ppcls_ise.utils.array_files import read_tree, write_tree
+from ppcls_ise.utils.tables import cell, write_csv
 
 KIND = "ppcls_ise clustering 1"
 MOST_FEATURES = 100_000  # images whose features are kept; of 2048 values: 0.4 GB
@@ -72,13 +74,15 @@ class ClusteringRecord:
         features: np.ndarray,
         labels: np.ndarray,
         *,
+        centroids: np.ndarray | None = None,
         camids: np.ndarray | None = None,
         tracklets: np.ndarray | None = None,
         pids: np.ndarray | None = None,
         epoch: int = 0,
         most_features: int = MOST_FEATURES,
     ) -> ClusteringRecord:
-        """Measure a clustering of features [N, D] (unit rows, float32 or float16).
+        """Measure a clustering of features [N, D] (unit rows, float32 or float16); ``centroids``
+        are computed where they are not given.
 
         O(N C D) time for the distances to all centroids, in blocks; memory O(C D) beside the
         features that are kept.
@@ -92,7 +96,8 @@ class ClusteringRecord:
                 f"{len(labels)} and {len(features)}"
             )
         labels = np.asarray(labels, np.int64)
-        centroids = cluster_centroids(features, labels)
+        if centroids is None:
+            centroids = cluster_centroids(features, labels)
         distances, silhouettes, others = _fit(features, labels, centroids)
         rows: np.ndarray = np.arange(len(labels))
         if len(rows) > most_features:
@@ -127,6 +132,24 @@ class ClusteringRecord:
         tree = {field: getattr(self, field) for field in self.__dataclass_fields__}
         names = "\0".join(self.paths).encode("utf-8", "surrogateescape")
         write_tree(path, tree | {"paths": np.frombuffer(names, np.uint8)}, kind=KIND)
+
+    def write_table(self, path: str | Path) -> None:
+        """Write a line per image as CSV: path, cluster (-1: none), camera, tracklet, distance to
+        the centroid, simplified silhouette; a cell is empty where that is not known.
+
+        Raises:
+            OSError: it cannot be written there.
+        """
+        header = ("path", "cluster", "camera", "tracklet", "distance", "silhouette")
+        columns = (
+            map(cell, self.paths),
+            self.labels.tolist(),
+            _numbers(self.camids, len(self.paths)),
+            _numbers(self.tracklets, len(self.paths)),
+            _decimals(self.distances),
+            _decimals(self.silhouettes),
+        )
+        write_csv(path, header, zip(*columns, strict=True))
 
     @classmethod
     def read(cls, path: str | Path) -> ClusteringRecord:
@@ -171,6 +194,14 @@ def _fit(
 
     list(ordered_map(measure, spans(count, max(1, min(1024, _BLOCK_VALUES // clusters)))))
     return own, silhouettes, others
+
+
+def _numbers(ids: np.ndarray | None, count: int) -> list[Any]:
+    return [""] * count if ids is None else [i if i >= 0 else "" for i in ids.tolist()]
+
+
+def _decimals(values: np.ndarray) -> list[str]:
+    return [f"{value:.5f}" if value == value else "" for value in values.tolist()]
 
 
 def _distance(cosine: np.ndarray) -> np.ndarray:
