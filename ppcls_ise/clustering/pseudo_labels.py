@@ -8,22 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import sparse
 
+from ppcls_ise.clustering.centroids import cluster_centroids
 from ppcls_ise.clustering.dbscan import OUTLIER, dbscan
 from ppcls_ise.clustering.jaccard import jaccard_graph
 from ppcls_ise.clustering.membership import Lists
 from ppcls_ise.clustering.neighbors import Backend, k_nearest, search_recall
-from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
-from ppcls_ise.clustering.row_set import as_features, unit_rows
+from ppcls_ise.clustering.parallel import Progress
+from ppcls_ise.clustering.row_set import as_features
 from ppcls_ise.clustering.tracklets import (
     mixed_tracklets,
     one_label_per_tracklet,
     tracklet_array,
 )
 from ppcls_ise.clustering.whitening import whitened
-
-_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -86,44 +84,6 @@ class PseudoLabels:
         )
 
 
-def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """m_c = N( mean of N(x) over the members x of cluster c ), N(v) = v / max(|v|, 1e-12).
-
-    Args:
-        features: [N, D]; rows of length zero count as zero vectors.
-        labels: [N] int64, -1 = outlier (left out), else 0..C-1.
-
-    Returns:
-        [C, D] float32. O(N·D) time.
-
-    Raises:
-        ValueError: labels do not fit the features.
-    """
-    matrix = as_features(features)
-    if labels.shape != (len(matrix),):
-        raise ValueError(f"labels must have shape ({len(matrix)},), got {labels.shape}")
-    clusters = int(labels.max(initial=OUTLIER)) + 1
-    if clusters > len(matrix) or labels.min(initial=OUTLIER) < OUTLIER:
-        raise ValueError(f"labels of {len(matrix)} rows are -1 .. {len(matrix) - 1}")
-    sums = np.zeros((clusters, matrix.shape[1]), dtype=np.float32)
-
-    def add_up(span: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.flatnonzero(labels[slice(*span)] != OUTLIER) + span[0]
-        block = matrix[rows]
-        unit_rows(block, out=block)
-        present, place = np.unique(labels[rows], return_inverse=True)
-        gather = sparse.csr_matrix(
-            (np.ones(len(rows), np.float32), (place.ravel(), np.arange(len(rows)))),
-            shape=(len(present), len(rows)),
-        )
-        return present, gather @ block
-
-    for present, part in ordered_map(add_up, spans(len(matrix) if clusters else 0, _BLOCK_ROWS)):
-        sums[present] += part
-    # The mean differs from the sum by a factor only, which normalization removes.
-    return unit_rows(sums, out=sums)
-
-
 def generate_pseudo_labels(
     features: np.ndarray,
     eps: float,
@@ -159,8 +119,9 @@ def generate_pseudo_labels(
         tracklet_ids: see there; rows of a tracklet in the order of time.
         must_link: with ``tracklet_ids``, every tracklet gets one label, that of most of its labeled
             frames, but for those in ``mixed_tracklets`` of the result.
-        whiten: cluster the features of :func:`ppcls_ise.clustering.whitening.whitened`; the
-            centroids stay those of ``features``. Not with ``neighbors``.
+        whiten: cluster the features of :func:`ppcls_ise.clustering.whitening.whitened`, with
+            ``tracklet_ids`` such that every tracklet counts once; the centroids stay those of
+            ``features``. Not with ``neighbors``.
         k1_intra: see there.
         k1_inter: see there.
         k2_intra: see there.
@@ -181,7 +142,11 @@ def generate_pseudo_labels(
     matrix = as_features(features)
     seconds: dict[str, float] = {}
     recall, started = None, time.perf_counter()
-    compared = whitened(matrix) if whiten else matrix
+    tracklets = None if tracklet_ids is None else tracklet_array(tracklet_ids, len(matrix))
+    compared = matrix
+    if whiten:
+        means = None if tracklets is None else cluster_centroids(matrix, tracklets)
+        compared = whitened(matrix, basis=means)
     if approximate:
         if not (camera_ids is None and tracklet_ids is None and neighbors is None):
             raise ValueError(
@@ -214,8 +179,7 @@ def generate_pseudo_labels(
     started = time.perf_counter()
     labels = dbscan(graph, eps, min_samples)
     mixed = None
-    if tracklet_ids is not None:
-        tracklets = tracklet_array(tracklet_ids, len(matrix))
+    if tracklets is not None:
         free = mixed_tracklets(matrix, tracklets)
         mixed = np.unique(np.asarray(tracklet_ids)[np.isin(tracklets, free)])
         if must_link:

@@ -223,8 +223,12 @@ class UnsupervisedEngine(Engine):
         self.record = RunRecord(as_run, compat.take_visualdl_writer(self))
         self.clustering.record = self.record
         report = EpochReport(self.clustering)
-        start = StartRemarks(self.clustering.options)
-        self.callbacks: list[Callback] = [start, self.record, report, self.clustering]
+        self.callbacks: list[Callback] = [
+            self.record,
+            StartRemarks(self.clustering.options),
+            report,
+            self.clustering,
+        ]
         self.checkpoints = Checkpoints(self)
         if self.config["Global"]["eval_during_train"]:
             for loader in (self.query_dataloader, self.gallery_dataloader):

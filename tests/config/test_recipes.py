@@ -58,6 +58,10 @@ INTENDED = {
         "CA-Jaccard, arXiv 2311.10605: camera-aware distance and its list lengths",
         "Clustering.camera_aware Clustering.k*",
     ),
+    "ClusterContrast camera": (
+        "CA-Jaccard, released code: average pooling; it evaluates often",
+        "Arch.BackboneStopLayer.name Arch.Neck.pooling Global.eval_interval",
+    ),
     "ClusterContrast market camera": ("CA-Jaccard, arXiv 2311.10605", "Clustering.eps"),
     "ISE msmt17 camera": ("CA-Jaccard, arXiv 2311.10605", "Clustering.eps"),
     "ibn": ("IBN-a weights are a file", "Arch.Backbone.name Arch.Backbone.pretrained"),
@@ -73,7 +77,7 @@ INTENDED = {
     ),
     "ClusterContrast msmt17 vit": (
         "TransReID-SSL, arXiv 2111.12084",
-        "Arch.bn_group_size Clustering.eps DataLoader.Train.sampler.iters",
+        "Arch.bn_group_size Clustering.eps DataLoader.Train.sampler.iters Global.eval_interval",
     ),
     "ISE vit": (
         "the schedule and eps of TransReID-SSL, arXiv 2111.12084",
