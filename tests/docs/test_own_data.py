@@ -27,7 +27,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_guide_runs_as_written(tmp_path, monkeypatch, capsys):
     ppcls_ise.register()
     monkeypatch.chdir(tmp_path)
