@@ -42,26 +42,23 @@ from ppcls_ise.necks import ReIDNeck  # noqa: E402
 from ppcls_ise.synthetic import make_tracklets  # noqa: E402
 
 NAME = re.compile(r"(\d{4})C(\d)T(\d{4})F\d{3}\.jpg")
-HEIGHT = 96  # twice the width
+HEIGHT = 64  # twice the width
 CLUSTERS, INSTANCES, WARM_UP = 16, 4, 40
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 # name -> what generate_pseudo_labels gets beside features, and whether batches know tracklets
 TRACKLETS, CAMERAS = {"tracklet_ids": "tracklets"}, {"camera_ids": "cameras"}
-FREE, WHITE = {"must_link": False}, {"whiten": True}
-PLAIN = {"eps": 0.5, "k1": 15, "k2": 6}
-AWARE = {"eps": 0.4}
+FREE = {"eps": 0.4, "must_link": False}
+LINKED = {"eps": 0.4, "must_link": True}
+WHITE = {"eps": 0.5, "must_link": True, "whiten": True}
 ROWS: dict[str, tuple[dict | None, bool]] = {
-    "plain": (PLAIN, False),
-    "plain, whitened": ({**PLAIN, **WHITE}, False),
-    "camera-aware": ({**AWARE, **CAMERAS}, False),
-    "tracklet-aware": ({**AWARE, **TRACKLETS, **FREE}, False),
-    "tracklet-aware, must-link": ({**AWARE, **TRACKLETS}, False),
-    "tracklet-aware, must-link, sampler": ({**AWARE, **TRACKLETS}, True),
-    "tracklet-aware, must-link, whitened": ({**AWARE, **TRACKLETS, **WHITE}, False),
-    "tracklet-aware, must-link, whitened, sampler": ({**AWARE, **TRACKLETS, **WHITE}, True),
-    "both": ({**AWARE, **TRACKLETS, **CAMERAS, **FREE}, False),
-    "both, must-link": ({**AWARE, **TRACKLETS, **CAMERAS}, False),
-    "both, must-link, whitened, sampler": ({**AWARE, **TRACKLETS, **CAMERAS, **WHITE}, True),
+    "plain": ({"eps": 0.5, "k1": 15, "k2": 6}, False),
+    "cameras": ({"eps": 0.4, **CAMERAS}, False),
+    "tracklets": ({**FREE, **TRACKLETS}, False),
+    "tracklets, must-link": ({**LINKED, **TRACKLETS}, False),
+    "tracklets, must-link, whitened": ({**WHITE, **TRACKLETS}, False),
+    "tracklets, must-link, whitened, sampler": ({**WHITE, **TRACKLETS}, True),
+    "both, must-link": ({**LINKED, **TRACKLETS, **CAMERAS}, False),
+    "both, must-link, whitened, sampler": ({**WHITE, **TRACKLETS, **CAMERAS}, True),
     "true identities": (None, False),
 }
 
@@ -258,15 +255,14 @@ def main() -> None:
     parser.add_argument("--light-gap", type=float, default=1.0)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--iters", type=int, default=50)
-    parser.add_argument("--short", action="store_true", help="6 epochs of 25 steps on 64x32")
+    parser.add_argument("--short", action="store_true", help="6 epochs of 25 steps")
     parser.add_argument("--out", type=Path, default=Path("output/tracklets.json"))
     args = parser.parse_args()
-    height = HEIGHT
     if args.short:
-        args.epochs, args.iters, height = 6, 25, 64
+        args.epochs, args.iters = 6, 25
     gaps = {"camera_gap": args.camera_gap, "light_gap": args.light_gap}
     make_tracklets(args.image_root, num_test_ids=0, **gaps)
-    frames = Frames.read(args.image_root, height)
+    frames = Frames.read(args.image_root, HEIGHT)
     results: dict[str, list[dict]] = {}
     for seed in range(1, args.seeds + 1):
         for method in args.methods:

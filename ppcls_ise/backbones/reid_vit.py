@@ -49,7 +49,7 @@ class ReIDViT(nn.Layer):
         depth: blocks.
         num_heads: heads of the attention.
         image_size: [H, W], multiples of 16; other images are refused.
-        conv_stem: see above.
+        conv_stem: a convolutional stem with IBN before the patches (ICS).
         drop_path_rate: probability in the last block, in [0, 1).
         pretrained: False. A path is read by the engine; there is no file to download.
 

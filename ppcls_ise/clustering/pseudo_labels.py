@@ -8,22 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import sparse
 
+from ppcls_ise.clustering.centroids import cluster_centroids
 from ppcls_ise.clustering.dbscan import OUTLIER, dbscan
 from ppcls_ise.clustering.jaccard import jaccard_graph
 from ppcls_ise.clustering.membership import Lists
 from ppcls_ise.clustering.neighbors import Backend, k_nearest, search_recall
-from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
-from ppcls_ise.clustering.row_set import as_features, unit_rows
+from ppcls_ise.clustering.parallel import Progress
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, from_process_0
+from ppcls_ise.clustering.row_set import as_features
 from ppcls_ise.clustering.tracklets import (
     mixed_tracklets,
     one_label_per_tracklet,
     tracklet_array,
 )
-from ppcls_ise.clustering.whitening import whitened
-
-_BLOCK_ROWS = 1024
+from ppcls_ise.clustering.whitening import whitened_by_tracklet
 
 
 @dataclass(frozen=True)
@@ -86,44 +85,6 @@ class PseudoLabels:
         )
 
 
-def cluster_centroids(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """m_c = N( mean of N(x) over the members x of cluster c ), N(v) = v / max(|v|, 1e-12).
-
-    Args:
-        features: [N, D]; rows of length zero count as zero vectors.
-        labels: [N] int64, -1 = outlier (left out), else 0..C-1.
-
-    Returns:
-        [C, D] float32. O(N·D) time.
-
-    Raises:
-        ValueError: labels do not fit the features.
-    """
-    matrix = as_features(features)
-    if labels.shape != (len(matrix),):
-        raise ValueError(f"labels must have shape ({len(matrix)},), got {labels.shape}")
-    clusters = int(labels.max(initial=OUTLIER)) + 1
-    if clusters > len(matrix) or labels.min(initial=OUTLIER) < OUTLIER:
-        raise ValueError(f"labels of {len(matrix)} rows are -1 .. {len(matrix) - 1}")
-    sums = np.zeros((clusters, matrix.shape[1]), dtype=np.float32)
-
-    def add_up(span: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.flatnonzero(labels[slice(*span)] != OUTLIER) + span[0]
-        block = matrix[rows]
-        unit_rows(block, out=block)
-        present, place = np.unique(labels[rows], return_inverse=True)
-        gather = sparse.csr_matrix(
-            (np.ones(len(rows), np.float32), (place.ravel(), np.arange(len(rows)))),
-            shape=(len(present), len(rows)),
-        )
-        return present, gather @ block
-
-    for present, part in ordered_map(add_up, spans(len(matrix) if clusters else 0, _BLOCK_ROWS)):
-        sums[present] += part
-    # The mean differs from the sum by a factor only, which normalization removes.
-    return unit_rows(sums, out=sums)
-
-
 def generate_pseudo_labels(
     features: np.ndarray,
     eps: float,
@@ -142,6 +103,7 @@ def generate_pseudo_labels(
     neighbors: np.ndarray | Lists | None = None,
     backend: str | Backend = "auto",
     approximate: bool = False,
+    processes: Processes = ONE_PROCESS,
     progress: Progress | None = None,
 ) -> PseudoLabels:
     """Cluster images by DBSCAN on their k-reciprocal Jaccard distances.
@@ -159,8 +121,9 @@ def generate_pseudo_labels(
         tracklet_ids: see there; rows of a tracklet in the order of time.
         must_link: with ``tracklet_ids``, every tracklet gets one label, that of most of its labeled
             frames, but for those in ``mixed_tracklets`` of the result.
-        whiten: cluster the features of :func:`ppcls_ise.clustering.whitening.whitened`; the
-            centroids stay those of ``features``. Not with ``neighbors``.
+        whiten: cluster the features of
+            :func:`ppcls_ise.clustering.whitening.whitened_by_tracklet`; the centroids stay those
+            of ``features``. Not with ``neighbors``.
         k1_intra: see there.
         k1_inter: see there.
         k2_intra: see there.
@@ -169,6 +132,8 @@ def generate_pseudo_labels(
         backend: see :func:`ppcls_ise.clustering.k_nearest`.
         approximate: see there; not with ``camera_ids`` or ``tracklet_ids``. The result then says
             its recall.
+        processes: who shares the work; all of them call this alike and receive the same result,
+            the bytes of one process.
         progress: called as progress(stage, done, total).
 
     Raises:
@@ -181,7 +146,8 @@ def generate_pseudo_labels(
     matrix = as_features(features)
     seconds: dict[str, float] = {}
     recall, started = None, time.perf_counter()
-    compared = whitened(matrix) if whiten else matrix
+    tracklets = None if tracklet_ids is None else tracklet_array(tracklet_ids, len(matrix))
+    compared = whitened_by_tracklet(matrix, tracklets) if whiten else matrix
     if approximate:
         if not (camera_ids is None and tracklet_ids is None and neighbors is None):
             raise ValueError(
@@ -189,8 +155,10 @@ def generate_pseudo_labels(
                 "neighbors (Clustering.camera_aware, Clustering.tracklet_aware) or with given "
                 "ones: set it to False"
             )
-        neighbors = k_nearest(compared, k1, approximate=True, progress=progress)
-        recall = search_recall(compared, neighbors[0])
+        neighbors = k_nearest(
+            compared, k1, approximate=True, processes=processes, progress=progress
+        )
+        recall = search_recall(compared, neighbors[0], processes=processes)
     searched = time.perf_counter() - started
     graph = jaccard_graph(
         compared,
@@ -206,16 +174,18 @@ def generate_pseudo_labels(
         k2_inter=k2_inter,
         neighbors=neighbors,
         backend=backend,
+        processes=processes,
         progress=progress,
         seconds=seconds,
     )
     seconds["neighbors"] += searched
     del compared
     started = time.perf_counter()
-    labels = dbscan(graph, eps, min_samples)
+    labels = from_process_0(
+        lambda: dbscan(graph, eps, min_samples), processes, otherwise=np.empty(0, np.int64)
+    )
     mixed = None
-    if tracklet_ids is not None:
-        tracklets = tracklet_array(tracklet_ids, len(matrix))
+    if tracklets is not None:
         free = mixed_tracklets(matrix, tracklets)
         mixed = np.unique(np.asarray(tracklet_ids)[np.isin(tracklets, free)])
         if must_link:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ppcls_ise.clustering.centroids import cluster_centroids
 from ppcls_ise.clustering.dbscan import OUTLIER
 from ppcls_ise.clustering.parallel import ordered_map, spans
-from ppcls_ise.clustering.pseudo_labels import cluster_centroids
 from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.errors import DataError
 from ppcls_ise.utils.array_files import read_tree, write_tree

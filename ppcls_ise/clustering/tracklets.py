@@ -57,7 +57,7 @@ def tracklet_array(
 
 
 def mixed_tracklets(features: np.ndarray, tracklets: np.ndarray) -> np.ndarray:
-    """Tracklets that seem to show two people one after the other.
+    """Tracklets that seem to show two people one after the other, Clustering (20).
 
     A tracklet's jump is the largest squared distance between the mean of its first frames and that
     of the rest, over all cuts that leave at least 2 frames and a fifth of them on both sides.
@@ -108,7 +108,7 @@ def _jump(frames: np.ndarray) -> float:
 def one_label_per_tracklet(
     labels: np.ndarray, tracklets: np.ndarray, free: np.ndarray | None = None
 ) -> np.ndarray:
-    """Every frame gets the label that most labeled frames of its tracklet have.
+    """Every frame gets the label that most labeled frames of its tracklet have, Clustering (21).
 
     Of labels with equally many frames the lowest wins; a tracklet without any stays without. What
     is left of the labels is numbered anew in the old order.

@@ -7,43 +7,87 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from threadpoolctl import threadpool_limits
 
+from ppcls_ise.clustering.centroids import cluster_centroids
 from ppcls_ise.clustering.parallel import map_rows
 from ppcls_ise.clustering.row_set import as_features, duplicate_groups, unit_rows
 
 _BLOCK_ROWS = 1024
 
 
-def whitened(features: np.ndarray, *, ridge: float = 1.0) -> np.ndarray:
+def whitened(
+    features: np.ndarray, *, basis: np.ndarray | None = None, ridge: float = 3.0
+) -> np.ndarray:
     """x' = N(A (x - mu)) with A'A = (C / c + ridge·I)^-1, c = trace(C) / D.
 
-    mu and C are mean and covariance of the rows. A network that has learned little yet, without
-    labels, spreads its features most along what differs most between images, which is light and
-    place rather than person; here those directions weigh less. Ridge whitening, as before a
-    linear discriminant (Hastie, Tibshirani, Friedman, "The Elements of Statistical Learning",
-    4.3); A is the inverse of the Cholesky factor, as a rotation changes no inner product.
+    mu and C are mean and covariance of the rows of ``basis``: Clustering (18) and (19). A network
+    that has learned little yet, without labels, spreads its features most along what differs most
+    between images, which is light and place rather than person; here those directions weigh less.
+    Ridge whitening, as before a linear discriminant (Hastie, Tibshirani, Friedman, "The Elements of
+    Statistical Learning", 4.3); A is the inverse of the Cholesky factor, as a rotation changes no
+    inner product.
 
     Rows of length zero (images that could not be read) stay zero and do not count. Equal rows stay
     equal bit by bit, and any number of cores gives the same bytes.
 
     Args:
         features: [N, D], used as float32.
+        basis: [M, D], one row for each thing that counts once, as the means of tracklets; None:
+            ``features``.
         ridge: above 0; the larger, the less is changed.
 
     Returns:
-        [N, D] float32 unit rows; unit rows of ``features`` if these are all equal. O(N·D² + D³)
-        time, memory for the result and a few matrices [D, D].
+        [N, D] float32 unit rows; unit rows of ``features`` if those of ``basis`` are all equal.
+        O((N + M)·D² + D³) time, memory for the result and a few matrices [D, D].
 
     Raises:
-        ValueError: a ridge of 0 or below, or NaN.
+        ValueError: a ridge of 0 or below, or NaN; rows of another width in ``basis``.
     """
     if not ridge > 0.0:
         raise ValueError(f"ridge must be above 0, got {ridge}")
     matrix = as_features(features)
-    count, dim = matrix.shape
+    fitted = matrix if basis is None else as_features(basis, name="basis")
+    if fitted.shape[1] != matrix.shape[1]:
+        raise ValueError(f"basis must have rows of {matrix.shape[1]} values, got {fitted.shape[1]}")
+    mean, covariance = _moments(fitted)
+    dim = len(mean)
+    scale = np.trace(covariance) / max(dim, 1)
+    if not scale > 0.0:
+        return unit_rows(matrix)
+    with threadpool_limits(1, user_api="blas"):
+        factor = cholesky(covariance / scale + ridge * np.eye(dim), lower=True)
+        transform = solve_triangular(factor, np.eye(dim), lower=True).T.astype(np.float32)
     lowest = duplicate_groups(matrix)
+    result = np.zeros_like(matrix)
+
+    def transform_rows(span: tuple[int, int]) -> None:
+        own: np.ndarray = np.arange(*span)
+        own = own[matrix[own].any(axis=1) & (lowest[own] == own)]
+        result[own] = unit_rows((matrix[own] - mean) @ transform)
+
+    list(map_rows(transform_rows, len(matrix), _BLOCK_ROWS))
+    copies = np.flatnonzero(lowest != np.arange(len(matrix)))
+    result[copies] = result[lowest[copies]]
+    return result
+
+
+def whitened_by_tracklet(features: np.ndarray, tracklets: np.ndarray | None) -> np.ndarray:
+    """`whitened` such that every tracklet counts once, Clustering (18).
+
+    Args:
+        features: [N, D].
+        tracklets: [N] numbers 0 .. T-1, or None: every image counts.
+    """
+    means = None if tracklets is None else cluster_centroids(features, tracklets)
+    return whitened(features, basis=means)
+
+
+def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [D] float32 and covariance [D, D] float64, up to a factor, of the rows not zero."""
+    count, dim = matrix.shape
     filled = np.asarray(matrix.any(axis=1))
     number = max(np.count_nonzero(filled), 1)
-    mean = (matrix[filled].sum(axis=0, dtype=np.float64) / number).astype(np.float32)
+    # Rows of zeros add nothing, and leaving them out would be a copy.
+    mean = (matrix.sum(axis=0, dtype=np.float64) / number).astype(np.float32)
 
     def moment(span: tuple[int, int]) -> np.ndarray:
         rows = matrix[slice(*span)][filled[slice(*span)]] - mean
@@ -52,19 +96,4 @@ def whitened(features: np.ndarray, *, ridge: float = 1.0) -> np.ndarray:
     covariance = np.zeros((dim, dim), dtype=np.float64)
     for part in map_rows(moment, count, _BLOCK_ROWS):
         covariance += part
-    scale = np.trace(covariance) / max(dim, 1)
-    if not scale > 0.0:
-        return unit_rows(matrix)
-    with threadpool_limits(1, user_api="blas"):
-        factor = cholesky(covariance / scale + ridge * np.eye(dim), lower=True)
-        transform = solve_triangular(factor, np.eye(dim), lower=True).T.astype(np.float32)
-
-    result = np.zeros_like(matrix)
-
-    def transform_rows(span: tuple[int, int]) -> None:
-        own: np.ndarray = np.arange(*span)
-        own = own[filled[own] & (lowest[own] == own)]
-        result[own] = unit_rows((matrix[own] - mean) @ transform)
-
-    list(map_rows(transform_rows, count, _BLOCK_ROWS))
-    return result[lowest]
+    return mean, covariance

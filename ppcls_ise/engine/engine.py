@@ -18,19 +18,21 @@ from ppcls_ise.compat import Config
 from ppcls_ise.compat.training_loop import mixed_precision_in, watched_batches
 from ppcls_ise.config.complete import complete
 from ppcls_ise.data import IdentitySampler, ReIDDataset
-from ppcls_ise.distributed.collectives import from_process_0
+from ppcls_ise.distributed.collectives import AllProcesses
 from ppcls_ise.engine import tf32
 from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
 from ppcls_ise.engine.evaluated_sets import known_of_both
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
+from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
 from ppcls_ise.engine.preparation import prepare
 from ppcls_ise.engine.record.run_record import RunRecord
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
 from ppcls_ise.engine.resume.settings import settings_of
+from ppcls_ise.engine.start_remarks import StartRemarks
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.heads import MemoryHead
@@ -222,7 +224,12 @@ class UnsupervisedEngine(Engine):
         self.record = RunRecord(as_run, compat.take_visualdl_writer(self))
         self.clustering.record = self.record
         report = EpochReport(self.clustering)
-        self.callbacks: list[Callback] = [self.record, report, self.clustering]
+        self.callbacks: list[Callback] = [
+            self.record,
+            StartRemarks(self.clustering.options),
+            report,
+            self.clustering,
+        ]
         self.checkpoints = Checkpoints(self)
         if self.config["Global"]["eval_during_train"]:
             for loader in (self.query_dataloader, self.gallery_dataloader):
@@ -307,7 +314,7 @@ class UnsupervisedEngine(Engine):
         """
         started = time.perf_counter()
         sides = self.query_and_gallery()
-        result = from_process_0(lambda: self.metric(*sides))
+        result = self.metric(*sides, processes=AllProcesses())
         self.last_result = result
         if self.mode == "train":
             self.record.evaluated(self, epoch, result, sides, time.perf_counter() - started)
@@ -316,7 +323,9 @@ class UnsupervisedEngine(Engine):
             compat.logger().warning(f"[Eval] {skipped}")
         return result.mAP
 
-    def extract(self, loader: DataLoader, *, title: str) -> Features:
+    def extract(
+        self, loader: DataLoader, *, title: str, storage: FeatureStorage | None = None
+    ) -> Features:
         """`ppcls_ise.engine.feature_extraction.extract` with this engine's model and precision."""
         return extract(
             self.model,
@@ -324,6 +333,7 @@ class UnsupervisedEngine(Engine):
             title=title,
             precision=self._feature_context,
             static=self._static_features,
+            storage=storage,
             after_batch=self.stop_if_asked,
         )
 

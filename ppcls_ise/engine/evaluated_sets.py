@@ -12,6 +12,12 @@ from ppcls_ise.metrics import Labels
 _CAMERA = re.compile(r" \(camera [^)]*\)$")
 
 
+def tracklet_name(dataset: ReIDDataset, number: int) -> str:
+    """How ``dataset`` calls the tracklet, or its number."""
+    names = dataset.tracklet_names
+    return str(number) if names is None or number < 0 else names[number]
+
+
 def known_of_both(query: ReIDDataset, gallery: ReIDDataset) -> tuple[Labels, Labels]:
     """Identities, cameras and tracklets of both sides.
 
@@ -22,14 +28,12 @@ def known_of_both(query: ReIDDataset, gallery: ReIDDataset) -> tuple[Labels, Lab
     for dataset in (query, gallery):
         tracklets = dataset.tracklet_ids
         if tracklets is not None:
-            names = [_CAMERA.sub("", name) for name in dataset.tracklet_names or []]
-            first = np.unique(tracklets[tracklets >= 0], return_index=True)[1]
-            rows = np.flatnonzero(tracklets >= 0)[first]
-            cameras = (
-                [None] * len(rows) if dataset.camids is None else dataset.camids[rows].tolist()
-            )
-            keys = zip(cameras, names, strict=True)
-            numbers = [order.setdefault(key, len(order)) for key in keys]
-            tracklets = np.append(numbers, -1)[tracklets]
+            ids, first, place = np.unique(tracklets, return_index=True, return_inverse=True)
+            numbers = []
+            for number, row in zip(ids.tolist(), first.tolist(), strict=True):
+                camera = None if dataset.camids is None else int(dataset.camids[row])
+                key = camera, _CAMERA.sub("", tracklet_name(dataset, number))
+                numbers.append(-1 if number < 0 else order.setdefault(key, len(order)))
+            tracklets = np.array(numbers, np.int64)[place.reshape(-1)]
         sides.append(Labels(dataset.pids, dataset.camids, tracklets))
     return sides[0], sides[1]

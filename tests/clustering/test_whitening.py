@@ -14,12 +14,13 @@ def rows(count, dim, seed):
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype("f4")
 
 
-def oracle(features, ridge):
+def oracle(features, ridge, basis=None):
     double = features.astype(np.float64)
     filled = np.abs(double).sum(axis=1) > 0
-    mean = double[filled].mean(axis=0)
+    fitted = double[filled] if basis is None else basis[np.abs(basis).sum(axis=1) > 0].astype(float)
+    mean = fitted.mean(axis=0)
     centered = double - mean
-    covariance = centered[filled].T @ centered[filled] / filled.sum()
+    covariance = (fitted - mean).T @ (fitted - mean) / len(fitted)
     values, vectors = np.linalg.eigh(covariance)
     values = values / values.mean() + ridge
     moved = centered @ vectors / np.sqrt(values) @ vectors.T
@@ -37,6 +38,18 @@ def test_inner_products_are_those_of_the_definition(count, ridge):
     assert result.dtype == np.float32
     some = slice(0, 200)
     np.testing.assert_allclose(result[some] @ result.T, expected[some] @ expected.T, atol=2e-4)
+
+
+@pytest.mark.parametrize("count", [2, 5, 40])
+def test_mean_and_covariance_may_be_those_of_other_rows(count):
+    features, basis = rows(120, 9, seed=1), rows(count, 9, seed=count)[:, ::-1]
+    features[7] = 0
+    basis = np.concatenate([basis, np.zeros((2, 9), "f4")])  # zero rows do not count
+    result, expected = whitened(features, basis=basis), oracle(features, 3.0, basis)
+    np.testing.assert_allclose(result @ result.T, expected @ expected.T, atol=2e-4)
+    assert not result[7].any()
+    with pytest.raises(ValueError, match="basis must have rows of 9 values, got 8"):
+        whitened(features, basis=basis[:, :8])
 
 
 def test_copies_stay_copies_and_zero_rows_zero():
@@ -73,7 +86,8 @@ def test_what_all_images_share_hides_people_no_longer():
     def same_person(x):
         return (person[k_nearest(x, 40)[0]] == person[:, None]).mean()
 
-    assert same_person(whitened(features)) > same_person(features) + 0.1
+    assert same_person(whitened(features, ridge=1.0)) > same_person(features) + 0.1
+    assert same_person(whitened(features)) > same_person(features)
 
 
 def test_pseudo_labels_of_whitened_features_have_centroids_of_the_given_ones():
@@ -84,6 +98,49 @@ def test_pseudo_labels_of_whitened_features_have_centroids_of_the_given_ones():
     assert result.num_clusters
     mean = features[result.labels == 0].mean(axis=0)
     np.testing.assert_allclose(result.centroids[0], mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_every_tracklet_counts_once():
+    features = rows(300, 8, seed=4)
+    tracklets = np.sort(np.random.default_rng(0).integers(0, 25, 300) ** 2 // 30)
+    features[tracklets == 3] = 0  # nothing of it could be read
+    result = generate_pseudo_labels(features, 0.6, tracklet_ids=tracklets + 4, whiten=True)
+    names = [name for name in np.unique(tracklets) if name != 3]
+    means = np.array([features[tracklets == name].mean(axis=0) for name in names])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    moved = whitened(features, basis=means)
+    expected = generate_pseudo_labels(moved, 0.6, tracklet_ids=tracklets, must_link=False)
+    free = generate_pseudo_labels(
+        features, 0.6, tracklet_ids=tracklets, must_link=False, whiten=True
+    )
+    np.testing.assert_array_equal(free.labels, expected.labels)
+    assert expected.num_clusters > 1
+    kept = np.unique(np.stack([tracklets, result.labels]), axis=1)
+    assert kept.shape[1] == len(names) + 1 and not len(result.mixed_tracklets)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_nasty_tracklets(whiten):
+    features = rows(60, 6, seed=2)
+
+    def labels(features, tracklets, eps=0.5):
+        ids = np.asarray(tracklets)
+        result = generate_pseudo_labels(features, eps, tracklet_ids=ids, whiten=whiten)
+        assert len(result.centroids) == result.num_clusters == result.labels.max(initial=-1) + 1
+        assert np.isfinite(result.centroids).all()
+        for name in set(ids[ids >= 0].tolist()) - set(result.mixed_tracklets.tolist()):
+            assert len(set(result.labels[ids == name].tolist())) == 1
+        return result.labels.tolist()
+
+    six = np.arange(60) // 10
+    assert set(labels(features, np.zeros(60, int))) == {0}  # a single tracklet
+    assert labels(features, np.arange(60)) == labels(features, np.full(60, -1))  # a frame each
+    assert labels(features, np.arange(60), eps=0.0) == [-1] * 60  # all outliers
+    copies = labels(np.tile(features[:6], (10, 1)), np.tile(np.arange(6), 10))
+    assert copies == np.tile(copies[:6], 10).tolist() and max(copies) > 0
+    for same in (features[:1], np.zeros((1, 6), "f4")):  # every row equal, even zero
+        assert len(set(labels(np.tile(same, (60, 1)), six))) <= 6
+    assert labels(features[:0], np.zeros(0, int)) == []
 
 
 def test_given_neighbors_are_not_those_of_whitened_features():
