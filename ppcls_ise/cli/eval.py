@@ -2,7 +2,7 @@
 """``eval``: Evaluate a person re-identification model: mAP, mINP, CMC.
 
     eval -c CONFIG -o Global.pretrained_model=WEIGHTS
-    eval --model FOLDER --query FOLDER --gallery FOLDER --identity-pattern '(\\d+)_c'
+    eval --model FOLDER --query FOLDER --gallery FOLDER --identity-pattern '(-?\\d+)_c'
 
 The first form takes the query and gallery sets of a configuration, the second any two folders; its
 model is a folder of `export`, or a checkpoint (-c CONFIG -o Global.pretrained_model=WEIGHTS).
