@@ -64,7 +64,7 @@ def _forward(model: nn.Layer, count: int, image_shape: Sequence[int]) -> None:
 
 
 def seconds_per_image(model: nn.Layer, image_shape: Sequence[int], batch_size: int) -> float:
-    """Measured time of the network forward, in batches of up to ``batch_size``; the best of three."""
+    """Measured time of the network forward, in batches of up to ``batch_size``; best of three."""
     most = int(_MEASURED_WORK / max(1, multiply_adds(model, image_shape)))
     count = min(batch_size, max(1, most))
     seconds = []
