@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ise import compat
+from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.data.folder import UnlabeledFolder, number_alike
 from ppcls_ise.data.image_record import ImageRecord
 from ppcls_ise.deploy.extractor import Extractor
@@ -84,13 +85,13 @@ class FolderEvaluation:
         return f"images of the same identity count unless they are {without}"
 
     def features(self, extractor: Extractor) -> tuple[Side, Side]:
-        """Both sides with features.
+        """Both sides with features of length 1.
 
         Raises:
             DataError: an image cannot be read.
         """
         found = [
-            Side(extract_files(extractor, dataset.images)[0], *labels)
+            Side(unit_rows(extract_files(extractor, dataset.images)[0]), *labels)
             for dataset, labels in zip((self.query, self.gallery), self.sides, strict=True)
         ]
         return found[0], found[1]
