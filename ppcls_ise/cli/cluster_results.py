@@ -79,9 +79,10 @@ def write_results(
         clusters.eps,
         options.min_samples,
         options.lengths,
-        options.camera_aware,
-        bool(options.tracklet_aware),
-        bool(options.whiten),
+        camera_aware=options.camera_aware,
+        tracklet_aware=bool(options.tracklet_aware),
+        whiten=bool(options.whiten),
+        must_link=options.must_link,
     )
     lines = [
         f"{len(labels)} images: {len(numbers)} clusters, "

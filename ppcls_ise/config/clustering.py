@@ -42,6 +42,9 @@ class ClusteringOptions:
             give the same labels. auto is the device of the network, or blocked on the processor.
         approximate: search by an HNSW graph of faiss, for sizes where exact takes too long; its
             measured recall is logged.
+        features_on_disk: hold the features in a file instead of the memory: null, True (in the
+            folder of the run), a folder, or auto: where they would take more than half of the
+            memory that is available. It goes away by itself.
         interval: cluster every so many epochs; labels and memory live on in between (without a
             cluster, the next epoch tries again).
         batch_size: images per extraction batch.
@@ -70,6 +73,7 @@ class ClusteringOptions:
     k2_first_epoch: int | None = None
     backend: str = "auto"
     approximate: bool = False
+    features_on_disk: bool | str | None = "auto"
     interval: int = 1
     batch_size: int = 64
     warm_up_batches: int = 40
@@ -109,6 +113,12 @@ class ClusteringOptions:
                 "Clustering.approximate has to be True or False, and False with "
                 "Clustering.camera_aware or Clustering.tracklet_aware, got "
                 f"{self.approximate!r}"
+            )
+        on_disk = self.features_on_disk
+        if not isinstance(on_disk, bool | str | None) or on_disk == "":
+            raise ConfigError(
+                "Clustering.features_on_disk has to be null, auto, True or a folder, got "
+                f"{on_disk!r}"
             )
 
     def resolved(self, *, tracklets: bool) -> "ClusteringOptions":

@@ -2,6 +2,7 @@
 """Pseudo-labels at the start of an epoch."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,16 @@ import paddle.distributed as dist
 
 from ppcls_ise import compat
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels
+from ppcls_ise.clustering.dbscan import OUTLIER
 from ppcls_ise.clustering.neighbors import Backend
 from ppcls_ise.clustering.tracklets import tracklet_array
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.data import ReIDDataset
-from ppcls_ise.distributed.collectives import broadcast_array, from_process_0
+from ppcls_ise.distributed.collectives import AllProcesses
 from ppcls_ise.engine.callback import Callback, TrainingEngine
 from ppcls_ise.engine.evaluated_sets import tracklet_name
 from ppcls_ise.engine.feature_extraction import Features, loader_of
+from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
 from ppcls_ise.engine.memory_needs import require_shared_memory
@@ -94,10 +97,14 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         seconds = {"features": time.perf_counter() - started}
         self._report_quarantine(engine, features, dataset)
-        if dist.get_rank() == 0:
-            self._report_oddities(engine, features, dataset)
         before = self.result
-        self.result = self._label(features, dataset, seconds, backend, epoch)
+        rows = np.flatnonzero(features.readable)
+        with features.together() as values:
+            if dist.get_rank() == 0:
+                self._report_oddities(engine, values, rows, dataset)
+            result = self._label(values, rows, dataset, backend, epoch)
+        seconds |= result.seconds
+        self.result = _with_outliers(replace(result, seconds=seconds), rows, len(dataset))
         dataset.pseudo_labels = self.result.labels
         if self.result.num_clusters:
             engine.head.reset_memory(
@@ -114,7 +121,9 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         self._report_quarantine(engine, features, dataset)
         rows = np.flatnonzero(features.readable)
-        return features.usable(), self._graph_options(dataset, rows)
+        with features.together() as values:
+            kept = values if len(rows) == len(dataset) else values.copy()
+        return kept, self._graph_options(dataset, rows)
 
     def _extract(self, engine: TrainingEngine, dataset: ReIDDataset) -> Features:
         loader = loader_of(
@@ -125,50 +134,40 @@ class ClusteringCallback(Callback):
             device=engine.device,
         )
         require_shared_memory(loader, "DataLoader.Train")
-        return engine.extract(loader, title="clustering features")
+        storage = FeatureStorage(self.options.features_on_disk, engine.run_folder)
+        return engine.extract(loader, title="clustering features", storage=storage)
 
     def _label(
         self,
-        features: Features,
+        values: np.ndarray,
+        rows: np.ndarray,
         dataset: ReIDDataset,
-        seconds: dict[str, float],
         backend: Backend,
         epoch: int,
     ) -> PseudoLabels:
-        """Labels of the readable images, computed once, by process 0; an unreadable image is an
-        outlier, so it is never drawn."""
-        rows = np.flatnonzero(features.readable)
+        """Labels of the readable images ``rows`` [M] with the features ``values`` [M, D], computed
+        by all processes together."""
         resolved = self.options_for(dataset)
         options = self._graph_options(dataset, rows)
-        labels, recall = np.full(len(features.values), -1, np.int64), None
-        mixed = np.zeros(0, np.int64)
-        if dist.get_rank() == 0:
-            options.update(resolved.lengths_in(epoch))
-            options.update(
-                approximate=resolved.approximate,
-                must_link=resolved.must_link,
-                whiten=resolved.whiten,
-            )
-            with progress_bar("pseudo-labels", "block") as bar:
-                part = or_blocked(
-                    lambda backend: generate_pseudo_labels(
-                        features.usable(),
-                        resolved.eps,
-                        resolved.min_samples,
-                        backend=backend,
-                        progress=lambda stage, done, total: bar(done, total),
-                        **options,
-                    ),
-                    backend,
-                )
-            labels[rows] = part.labels
-            seconds, recall, mixed = {**seconds, **part.seconds}, part.recall, part.mixed_tracklets
-        labels = broadcast_array(labels)
-        if resolved.tracklet_aware:
-            mixed = from_process_0(lambda: mixed)
-        return PseudoLabels.from_labels(
-            features.values, labels, seconds=seconds, recall=recall, mixed_tracklets=mixed
+        options.update(resolved.lengths_in(epoch))
+        options.update(
+            approximate=resolved.approximate,
+            must_link=resolved.must_link,
+            whiten=resolved.whiten,
         )
+        with progress_bar("pseudo-labels", "block") as bar:
+            return or_blocked(
+                lambda backend: generate_pseudo_labels(
+                    values,
+                    resolved.eps,
+                    resolved.min_samples,
+                    backend=backend,
+                    processes=AllProcesses(),
+                    progress=lambda stage, done, total: bar(done, total),
+                    **options,
+                ),
+                backend,
+            )
 
     def options_for(self, dataset: ReIDDataset) -> ClusteringOptions:
         """The options `resolved` for what ``dataset`` knows."""
@@ -210,14 +209,13 @@ class ClusteringCallback(Callback):
         warm_up(engine, view, self.options.warm_up_batches)
 
     def _report_oddities(
-        self, engine: TrainingEngine, features: Features, dataset: ReIDDataset
+        self, engine: TrainingEngine, values: np.ndarray, rows: np.ndarray, dataset: ReIDDataset
     ) -> None:
-        values = features.usable()
         remarks = list(odd_features(values))
         if self.result is None:  # what follows does not change later on
             lengths = self.options_for(dataset).lengths
             remarks += [*odd_lengths(lengths, len(values)), *odd_files(dataset.images)]
-            far = np.flatnonzero(features.readable)[far_rows(values)]
+            far = rows[far_rows(values)]
             if len(far):
                 names = [shown(dataset.images[row]) for row in far]
                 remarks.append(
@@ -287,6 +285,15 @@ class ClusteringCallback(Callback):
                 f"(now {options.min_samples})."
             )
         return quality
+
+
+def _with_outliers(result: PseudoLabels, rows: np.ndarray, count: int) -> PseudoLabels:
+    """The labels of ``rows`` as those of ``count`` images; the others, which cannot be read, are
+    outliers, so that they are never drawn."""
+    labels = np.full(count, OUTLIER, np.int64)
+    labels[rows] = result.labels
+    outliers = result.num_outliers + count - len(rows)
+    return replace(result, labels=labels, num_outliers=outliers)
 
 
 def summary(result: PseudoLabels) -> str:

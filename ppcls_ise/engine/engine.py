@@ -18,13 +18,14 @@ from ppcls_ise.compat import Config
 from ppcls_ise.compat.training_loop import mixed_precision_in, watched_batches
 from ppcls_ise.config.complete import complete
 from ppcls_ise.data import IdentitySampler, ReIDDataset
-from ppcls_ise.distributed.collectives import from_process_0
+from ppcls_ise.distributed.collectives import AllProcesses
 from ppcls_ise.engine import tf32
 from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
 from ppcls_ise.engine.evaluated_sets import known_of_both
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
+from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
 from ppcls_ise.engine.preparation import prepare
@@ -313,7 +314,7 @@ class UnsupervisedEngine(Engine):
         """
         started = time.perf_counter()
         sides = self.query_and_gallery()
-        result = from_process_0(lambda: self.metric(*sides))
+        result = self.metric(*sides, processes=AllProcesses())
         self.last_result = result
         if self.mode == "train":
             self.record.evaluated(self, epoch, result, sides, time.perf_counter() - started)
@@ -322,7 +323,9 @@ class UnsupervisedEngine(Engine):
             compat.logger().warning(f"[Eval] {skipped}")
         return result.mAP
 
-    def extract(self, loader: DataLoader, *, title: str) -> Features:
+    def extract(
+        self, loader: DataLoader, *, title: str, storage: FeatureStorage | None = None
+    ) -> Features:
         """`ppcls_ise.engine.feature_extraction.extract` with this engine's model and precision."""
         return extract(
             self.model,
@@ -330,6 +333,7 @@ class UnsupervisedEngine(Engine):
             title=title,
             precision=self._feature_context,
             static=self._static_features,
+            storage=storage,
             after_batch=self.stop_if_asked,
         )
 

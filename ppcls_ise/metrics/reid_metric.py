@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.metrics.rank import RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
@@ -195,8 +196,11 @@ class ReIDMetric:
             )
         return protocol
 
-    def __call__(self, query: Side, gallery: Side) -> ReIDResult:
-        """Evaluate; see `ppcls_ise.metrics.evaluate_rank` for the arrays and the cost.
+    def __call__(
+        self, query: Side, gallery: Side, *, processes: Processes = ONE_PROCESS
+    ) -> ReIDResult:
+        """Evaluate; see `ppcls_ise.metrics.evaluate_rank` for the arrays, the cost and the
+        processes.
 
         Raises:
             DataError: identities are unknown, or what the protocol needs is.
@@ -212,6 +216,7 @@ class ReIDMetric:
                 k1=self.k1,
                 k2=self.k2,
                 lambda_value=self.lambda_value,
+                processes=processes,
             )
         known = query.tracklet_ids is not None and gallery.tracklet_ids is not None
         by_tracklet = known and protocol != "all"
@@ -227,5 +232,6 @@ class ReIDMetric:
             query_tracklets=query.tracklet_ids if by_tracklet else None,
             gallery_tracklets=gallery.tracklet_ids if by_tracklet else None,
             distmat=distances,
+            processes=processes,
         )
         return ReIDResult(ranks, len(gallery.features), self.topk, protocol)

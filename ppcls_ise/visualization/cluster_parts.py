@@ -16,9 +16,15 @@ from ppcls_ise.clustering.doubts import (
     likely_pairs,
     nearest_across,
 )
-from ppcls_ise.clustering.eps_range import DEFAULT_EPS, EpsRange, eps_range
+from ppcls_ise.clustering.eps_range import DEFAULT_EPS, EpsRange
 from ppcls_ise.clustering.record import ClusteringRecord
-from ppcls_ise.clustering.sample_graph import GraphSettings, graph_of, sample_of, splits_of
+from ppcls_ise.clustering.sample_graph import (
+    GraphSettings,
+    eps_range_of,
+    graph_of,
+    sample_of,
+    splits_of,
+)
 from ppcls_ise.errors import shown
 from ppcls_ise.visualization.embedding_map import embedding_map
 from ppcls_ise.visualization.thumbnails import Thumbnails
@@ -192,7 +198,7 @@ def _graphs(
     positions = sample_of(record, _GRAPH_IMAGES, random)
     graph = graph_of(record, positions, settings, largest)
     values = sorted({*DEFAULT_EPS, settings.eps})
-    eps = eps_range(graph, values, settings.min_samples)
+    eps = eps_range_of(record, positions, graph, settings, values)
     if len(positions) < len(record.labels):
         notes.append(
             f"the range of eps is measured on {len(positions):,} of {len(record.labels):,} images "

@@ -98,6 +98,7 @@ def graph_settings(options: ClusteringOptions, record: ClusteringRecord) -> Grap
         camera_aware=options.camera_aware,
         tracklet_aware=bool(options.tracklet_aware),
         whiten=bool(options.whiten),
+        must_link=options.must_link,
     )
 
 
