@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Everything runs in .venv (or .venv-paddle26) inside this directory; nothing else on the machine is touched.
+# Everything runs in .venv (or .venv-paddle26, .venv-docs) inside this directory; nothing else on the machine is touched.
 #   make test PYTHON=python3.12             the Python that a new environment is made with
 #   make test PYTEST_ARGS="-k rank -x"      passed on to pytest; DEMO_ARGS does the same for the demo
 
@@ -15,6 +15,7 @@ DEMO_ARGS ?=
 
 VENV := .venv
 VENV26 := .venv-paddle26
+VENVDOCS := .venv-docs
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input install --progress-bar off --no-deps --only-binary=:all:
 
 .PHONY: help
@@ -32,7 +33,7 @@ demo: $(VENV)/.installed ## run the demonstration
 
 .PHONY: test
 test: $(VENV)/.installed ## run the tests
-	@$(VENV)/bin/python -m pytest -m "not long" $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -m "not long" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.installed ## run the long repetitions: kills, fuzzing, whole chains
@@ -70,20 +71,31 @@ lint: $(VENV)/.installed ## ruff, mypy and the floors
 	$(VENV)/bin/python -m mypy
 	PYTHONPATH=. $(VENV)/bin/lint-imports
 
+.PHONY: docs
+docs: $(VENVDOCS)/.installed ## build the site of the documents, both languages, into site/
+	@NO_MKDOCS_2_WARNING=1 $(VENVDOCS)/bin/python -m mkdocs build --strict
+
 .PHONY: clean
 clean: ## remove caches and build files (not results, not the environments)
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean ## clean, and remove the environments
-	@rm -rf $(VENV) $(VENV26)
+	@rm -rf $(VENV) $(VENV26) $(VENVDOCS)
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(install)
 
 $(VENV26)/.installed: requirements-paddle26.txt requirements-dev.txt
 	$(install)
+
+$(VENVDOCS)/.installed: requirements-docs.txt
+	@echo "[$(VENVDOCS)] installing $^ (30 MB from PyPI)"
+	$(PYTHON) -m venv --clear $(VENVDOCS)
+	grep '^setuptools==' $^ | $(VENVDOCS)/bin/python $(PIP_INSTALL) --quiet -r /dev/stdin
+	$(VENVDOCS)/bin/python $(PIP_INSTALL) --quiet --no-binary=jieba --no-build-isolation -r $^
+	touch $@
 
 # Installs the locks (the prerequisites) into the environment that holds the stamp (the target).
 # .incomplete stands while pip runs: an environment that an interruption left half-made is made anew.

@@ -38,7 +38,7 @@ setup(
     packages=[*find_packages(include=["ppcls_ise", "ppcls_ise.*"]), "ppcls_ise.configs"],
     # Beside the package here, inside of it where it is installed.
     package_dir={"ppcls_ise.configs": "configs"},
-    package_data={"ppcls_ise.configs": ["*.yaml"], "ppcls_ise.visualization": ["*.html", "*.js", "*.css"]},
+    package_data={"ppcls_ise.configs": ["*.yaml"], "ppcls_ise.visualization": ["templates/*"]},
     entry_points={"console_scripts": ["ppcls-ise = ppcls_ise.cli.main:main"]},
     python_requires=">=3.10",
     # What the plugin and the engines of PaddleClas (2.4.2 and develop) import, Paddle apart.
@@ -68,6 +68,15 @@ setup(
         # GPU, install paddlepaddle-gpu from Paddle's own index and leave this extra out.
         "gpu": ["paddlepaddle-gpu==2.6.2", "numpy<2", "opencv-python-headless<4.11"],
         "onnx": ["onnxruntime", "paddle2onnx>=1.2"],  # ppcls-ise export --onnx
+        # What the web viewer of visualdl imports, docs/en/visualdl.md; the writer needs none of it.
+        "viewer": [
+            "Flask-Babel>=3.0.0",
+            "bce-python-sdk",
+            "flask>=1.1.1",
+            "pandas",
+            "psutil",
+            "rarfile",
+        ],
         "dev": [
             "hypothesis",
             "import-linter",
@@ -75,6 +84,7 @@ setup(
             "playwright",
             "pytest>=7",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff",
             "types-PyYAML",
         ],

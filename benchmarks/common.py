@@ -40,16 +40,24 @@ def machine() -> dict[str, Any]:
 
 
 def alternate(
-    runs: dict[str, Callable[[], Any]], *, repeat: int = 3, warm_up: int = 1
+    runs: dict[str, Callable[[], Any]],
+    *,
+    repeat: int = 3,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds of each run; they take turns, so that a busy machine slows all of them."""
+    """Median seconds of each run; they take turns, so that a busy machine slows all of them.
+
+    ``clock`` may be ``time.process_time``: seconds of all cores together, which others on the
+    machine hardly change.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warm_up + repeat):
         for name, run in runs.items():
-            started = time.perf_counter()
+            started = clock()
             run()
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

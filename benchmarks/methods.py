@@ -2,6 +2,7 @@
 """All methods on the synthetic data set, over several seeds.
 
     python benchmarks/methods.py --seeds 3 --out benchmarks/results/methods.json
+    python benchmarks/methods.py --short --rows ISE "ISE, camera-aware" "ISE, small ViT"
 
 Each row trains through tools/train.py and reports the LAST epoch's figures (no selection on the
 test set). The seed is that of the training; the images are the same for all rows.
@@ -28,11 +29,30 @@ FIGURES = re.compile(rf"\[Eval\].* mAP {NUMBER}, mINP {NUMBER}, Rank-1 {NUMBER}"
 CONTRAST = "{'ClusterContrastLoss': {'weight': 1.0}}"
 UNTRAINED = ["Clustering.min_samples=1000000", "Global.epochs=1", "Global.eval_interval=1"]
 CAMERA = ["Clustering.camera_aware=True", "Clustering.k2_first_epoch=3"]
+IBN = ["Arch.Backbone.ibn_layers=2"]
 VIT = [
     "Arch.Backbone={'name': 'ReIDViT', 'embed_dim': 96, 'depth': 4, 'num_heads': 3, "
-    "'image_size': [96, 48], 'conv_stem': True}",
+    "'image_size': [96, 48]}",
     "Arch.Neck.num_features=96",
     "Arch.Neck.pooling='none'",
+    "Optimizer.lr.learning_rate=0.0005",
+]
+# A tenth of the work, for rows that are compared with each other.
+SHORT = [
+    "Global.epochs=6",
+    "Global.eval_interval=6",
+    "Optimizer.lr.step_size=4",
+    "DataLoader.Train.sampler.iters=25",
+    "Global.image_shape=[3, 64, 32]",
+    *(
+        f"{place}.0.ResizeImage.size=[32, 64]"
+        for place in (
+            "Clustering.transform_ops",
+            "DataLoader.Train.dataset.transform_ops",
+            "DataLoader.Eval.Query.dataset.transform_ops",
+            "DataLoader.Eval.Gallery.dataset.transform_ops",
+        )
+    ),
 ]
 # name -> config and overrides, or None for a row that is not trained
 ROWS: dict[str, tuple[str, list[str]] | None] = {
@@ -51,6 +71,7 @@ ROWS: dict[str, tuple[str, list[str]] | None] = {
     "ISE, camera-aware": ("ISE_synthetic", CAMERA),
     "Cluster Contrast, small ViT": ("ClusterContrast_synthetic", VIT),
     "ISE, small ViT": ("ISE_synthetic", VIT),
+    "ISE, IBN": ("ISE_synthetic", IBN),
     "HPS, plain initialization": ("CSA_synthetic", ["Arch.Head.initialization=mean"]),
 }
 
@@ -97,6 +118,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--image-root", default="dataset/synthetic")
     parser.add_argument("--out", type=Path, default=Path("output/methods.json"))
+    parser.add_argument("--short", action="store_true", help="6 epochs of 25 steps on 64x32")
     parser.add_argument("-o", "--override", action="append", default=[])
     args = parser.parse_args()
     ppcls_ise.register()
@@ -104,6 +126,7 @@ def main() -> None:
 
     make_synthetic(args.image_root)
     common = [f"Global.image_root={args.image_root}", "Global.print_batch_step=1000"]
+    common += SHORT if args.short else []
     results: dict[str, list[list[float]]] = {}
     for seed in range(1, args.seeds + 1):
         for name in args.rows:
@@ -112,7 +135,10 @@ def main() -> None:
                 figures = [*pixel_figures(args.image_root), 0.0]
             else:
                 output = args.out.parent / f"{name.replace(' ', '_')}_{seed}"
-                figures = [*trained_figures(row, seed, output, [*common, *args.override])]
+                more = [*common, *args.override]
+                if args.short and "ViT" in name:
+                    more.append("Arch.Backbone.image_size=[64, 32]")
+                figures = [*trained_figures(row, seed, output, more)]
             results.setdefault(name, []).append(figures)
             print(f"seed {seed}  {name:32s} mAP {figures[0]:.3f}  Rank-1 {figures[1]:.3f}")
             sys.stdout.flush()

@@ -2,6 +2,7 @@
 """What tracklets are worth: ways to label generated tracklets, trained from scratch.
 
     python benchmarks/tracklets.py --seeds 3
+    python benchmarks/tracklets.py --short --network ViT --rows plain
 
 Each row trains the small network of configs/ISE_synthetic.yaml (16 epochs of 50 steps) on the
 frames of one generated set, by itself and not through the engine, so that rows differ in nothing
@@ -30,7 +31,7 @@ import paddle  # noqa: E402
 import paddle.nn.functional as F  # noqa: E402
 
 from benchmarks.common import table  # noqa: E402
-from ppcls_ise.backbones import PlainConvNet  # noqa: E402
+from ppcls_ise.backbones import PlainConvNet, ReIDViT  # noqa: E402
 from ppcls_ise.clustering import PseudoLabels, generate_pseudo_labels  # noqa: E402
 from ppcls_ise.data import read_image  # noqa: E402
 from ppcls_ise.data.samplers import IdentityTable  # noqa: E402
@@ -41,7 +42,7 @@ from ppcls_ise.necks import ReIDNeck  # noqa: E402
 from ppcls_ise.synthetic import make_tracklets  # noqa: E402
 
 NAME = re.compile(r"(\d{4})C(\d)T(\d{4})F\d{3}\.jpg")
-WIDTH, HEIGHT = 32, 64
+HEIGHT = 64  # twice the width
 CLUSTERS, INSTANCES, WARM_UP = 16, 4, 40
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 # name -> what generate_pseudo_labels gets beside features, and whether batches know tracklets
@@ -62,9 +63,22 @@ ROWS: dict[str, tuple[dict | None, bool]] = {
 }
 
 
+# name -> backbone, its channels, pooling of the neck, learning rate; as in benchmarks/methods.py
+NETWORKS: dict[str, tuple[Callable[[tuple[int, int]], paddle.nn.Layer], int, str, float]] = {
+    "convolutions": (lambda size: PlainConvNet((16, 32, 64, 128)), 128, "gem", 0.0015),
+    "IBN": (lambda size: PlainConvNet((16, 32, 64, 128), ibn_layers=2), 128, "gem", 0.0015),
+    "ViT": (
+        lambda size: ReIDViT(embed_dim=96, depth=4, num_heads=3, image_size=size),
+        96,
+        "none",
+        0.0005,
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Frames:
-    """uint8 RGB [N, 64, 32, 3], and [N] who is shown, by which camera, in which tracklet."""
+    """uint8 RGB [N, height, width, 3], and [N] who is shown, by which camera, in which tracklet."""
 
     pixels: np.ndarray
     people: np.ndarray
@@ -72,13 +86,13 @@ class Frames:
     tracklets: np.ndarray
 
     @classmethod
-    def read(cls, root: Path) -> "Frames":
+    def read(cls, root: Path, height: int) -> "Frames":
         with open(root / "info" / "slips.csv", encoding="utf-8") as file:
             slips = {row["image"]: int(row["identity"]) for row in csv.DictReader(file)}
         paths = sorted((root / "bbox_train").rglob("*.jpg"))
         names = [NAME.fullmatch(path.name).groups() for path in paths]
         pixels = [
-            cv2.resize(read_image(str(path)), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+            cv2.resize(read_image(str(path)), (height // 2, height), interpolation=cv2.INTER_AREA)
             for path in paths
         ]
         people = [
@@ -92,10 +106,11 @@ class Frames:
 
 
 class Network(paddle.nn.Layer):
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, name: str, size: tuple[int, int]) -> None:
         super().__init__()
-        self.backbone = PlainConvNet((16, 32, 64, 128))
-        self.neck = ReIDNeck(128, pooling="gem")
+        backbone, width, pooling, self.learning_rate = NETWORKS[name]
+        self.backbone = backbone(size)
+        self.neck = ReIDNeck(width, pooling=pooling)
         head = PLIHead if method == "ISE" else ClusterContrastHead
         self.head = head(momentum=0.1, temperature=0.05, memory="mean")
 
@@ -105,16 +120,17 @@ class Network(paddle.nn.Layer):
 
 def augmented(pixels: np.ndarray, rng: np.random.Generator) -> paddle.Tensor:
     """Flip, shift by up to 5 pixels and erase, as in the config."""
-    batch = np.empty((len(pixels), 3, HEIGHT, WIDTH), np.float32)
+    tall, broad = pixels.shape[1:3]
+    batch = np.empty((len(pixels), 3, tall, broad), np.float32)
     for i, image in enumerate(pixels):
         padded = np.pad(image[:, :: rng.choice((-1, 1))], ((5, 5), (5, 5), (0, 0)))
         top, left = rng.integers(0, 11, 2)
-        image = (padded[top : top + HEIGHT, left : left + WIDTH] / np.float32(255) - MEAN) / STD
+        image = (padded[top : top + tall, left : left + broad] / np.float32(255) - MEAN) / STD
         if rng.random() < 0.5:
-            area, ratio = rng.uniform(0.02, 0.15) * HEIGHT * WIDTH, rng.uniform(0.3, 1 / 0.3)
+            area, ratio = rng.uniform(0.02, 0.15) * tall * broad, rng.uniform(0.3, 1 / 0.3)
             high, wide = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-            if high < HEIGHT and wide < WIDTH:
-                y, x = rng.integers(HEIGHT - high + 1), rng.integers(WIDTH - wide + 1)
+            if high < tall and wide < broad:
+                y, x = rng.integers(tall - high + 1), rng.integers(broad - wide + 1)
                 image[y : y + high, x : x + wide] = MEAN
         batch[i] = image.transpose(2, 0, 1)
     return paddle.to_tensor(batch)
@@ -169,12 +185,15 @@ def mean_ap(frames: Frames, features: np.ndarray) -> float:
     return evaluate_rank(*query, people[chosen], people, cameras[chosen], cameras).mAP
 
 
-def train(frames: Frames, row: str, method: str, seed: int, epochs: int, iters: int) -> dict:
+def train(
+    frames: Frames, row: str, method: str, seed: int, epochs: int, iters: int, name: str
+) -> dict:
     options, by_tracklet = ROWS[row]
     label, groups = labeler(frames, options), frames.tracklets if by_tracklet else None
     paddle.seed(seed)
-    network = Network(method)
-    schedule = paddle.optimizer.lr.StepDecay(0.0015, step_size=10, gamma=0.1)
+    network = Network(method, name, frames.pixels.shape[1:3])
+    step_size = max(1, round(epochs * 0.625))
+    schedule = paddle.optimizer.lr.StepDecay(network.learning_rate, step_size, gamma=0.1)
     decay = paddle.regularizer.L2Decay(5e-4)
     trained = [one for one in network.parameters() if not one.stop_gradient]
     optimizer = paddle.optimizer.Adam(schedule, parameters=trained, weight_decay=decay)
@@ -230,21 +249,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--methods", nargs="*", default=["ISE", "Cluster Contrast"])
+    parser.add_argument("--network", default="convolutions", choices=list(NETWORKS))
     parser.add_argument("--image-root", type=Path, default=Path("dataset/tracklets"))
     parser.add_argument("--camera-gap", type=float, default=1.0)
     parser.add_argument("--light-gap", type=float, default=1.0)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--iters", type=int, default=50)
+    parser.add_argument("--short", action="store_true", help="6 epochs of 25 steps")
     parser.add_argument("--out", type=Path, default=Path("output/tracklets.json"))
     args = parser.parse_args()
+    if args.short:
+        args.epochs, args.iters = 6, 25
     gaps = {"camera_gap": args.camera_gap, "light_gap": args.light_gap}
     make_tracklets(args.image_root, num_test_ids=0, **gaps)
-    frames = Frames.read(args.image_root)
+    frames = Frames.read(args.image_root, HEIGHT)
     results: dict[str, list[dict]] = {}
     for seed in range(1, args.seeds + 1):
         for method in args.methods:
             for row in args.rows:
-                run = train(frames, row, method, seed, args.epochs, args.iters)
+                run = train(frames, row, method, seed, args.epochs, args.iters, args.network)
                 results.setdefault(f"{method}: {row}", []).append(run)
                 print(seed, method, row, {key: round(value, 3) for key, value in run.items()})
                 sys.stdout.flush()

@@ -49,7 +49,7 @@ class ReIDViT(nn.Layer):
         depth: blocks.
         num_heads: heads of the attention.
         image_size: [H, W], multiples of 16; other images are refused.
-        conv_stem: see above.
+        conv_stem: a convolutional stem with IBN before the patches (ICS).
         drop_path_rate: probability in the last block, in [0, 1).
         pretrained: False. A path is read by the engine; there is no file to download.
 
@@ -105,7 +105,7 @@ class ReIDViT(nn.Layer):
             raise ConfigError(
                 f"the network is for images of {self.image_size}, but got "
                 f"{list(images.shape[2:])} (height, width): set Arch.Backbone.image_size to what "
-                "transform_ops give"
+                "transform_ops give, and Global.image_shape too"
             )
         tokens = self.patch_embed(images)
         first = self.cls_token.expand([tokens.shape[0], -1, -1])
@@ -128,9 +128,11 @@ class ReIDViT(nn.Layer):
             WeightsError: the file's positions are of no known grid.
         """
         name = f"{prefix}pos_embed"
-        found = state.get(name)
-        if found is None or found.ndim != 3 or list(found.shape) == self.pos_embed.shape:
+        found, wanted = state.get(name), self.pos_embed.shape
+        if found is None or found.ndim != 3 or found.shape[1] == wanted[1]:
             return []
+        if (found.shape[0], found.shape[2]) != (wanted[0], wanted[2]):
+            return []  # of another network, which the comparison of shapes says
         state[name] = resize_positions(found, self.grid)
         return [f"{name} resized from {found.shape[1] - 1} positions to {self.grid}"]
 
@@ -192,7 +194,7 @@ def resize_positions(
     Raises:
         WeightsError: n positions do not make such a grid.
     """
-    count = positions.shape[1] - 1
+    count = max(positions.shape[1] - 1, 0)
     for ratio in _RATIOS if hw_ratio is None else (hw_ratio,):
         height = math.isqrt(count * ratio)
         if count and height * height == count * ratio and height % ratio == 0:

@@ -32,6 +32,12 @@ _WITHOUT_EFFECT = ("gpu_mem", "ir_optim", "enable_profile")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that name a model, how it runs, and images."""
+    add_model_arguments(parser)
+    parser.add_argument("--images", help="folder, image, or text file with one path per line")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that name a model and how it runs."""
     parser.add_argument("--model", help="folder of ppcls-ise export (with -c: .pdparams)")
     parser.add_argument("-c", "--config", help="YAML file of a checkpoint's training")
@@ -40,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "PaddleClas's names for these flags (Global.use_gpu=False, Global.batch_size=32, "
         "Global.inference_model_dir=..., ...), or keys of the config",
     )
-    parser.add_argument("--images", help="folder, image, or text file with one path per line")
     parser.add_argument("--device", choices=["cpu", "gpu"], help="default: cpu")
     parser.add_argument("--batch-size", type=int, help="default: 64")
     parser.add_argument("--threads", type=int, help="of the CPU; default: all cores")

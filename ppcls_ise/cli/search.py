@@ -9,30 +9,29 @@ The model is a folder of `export`, or a checkpoint (-c CONFIG
 """
 
 import argparse
-import csv
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from filelock import Timeout
 
+from ppcls_ise.cli.image_names import add_name_arguments, as_options, names_of
 from ppcls_ise.cli.inference_options import add_arguments, make_extractor, read_overrides
+from ppcls_ise.cli.search_query import known_of, lines_of, ranked, write_csv, write_pages
 from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.data.identity_labels import read_labels
 from ppcls_ise.data.image_list import list_images
 from ppcls_ise.deploy.extractor import Extractor
-from ppcls_ise.deploy.feature_files import cell, extract_files, load_features
+from ppcls_ise.deploy.feature_files import extract_files, load_features
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.registry import register
-from ppcls_ise.retrieval.calibration import Calibration, calibrate, shown_score
-from ppcls_ise.retrieval.gallery_search import GallerySearch, Match
-from ppcls_ise.utils.files import locked, replacing, require_replaceable
-from ppcls_ise.visualization.search_page import contact_sheet
+from ppcls_ise.retrieval.calibration import calibrate
+from ppcls_ise.retrieval.gallery_images import GalleryImage, tracklet_numbers
+from ppcls_ise.retrieval.gallery_search import GallerySearch
+from ppcls_ise.utils.files import locked, require_replaceable
 
-_SHOWN_QUERIES = 3
 _WAIT = 60.0  # seconds for another command to finish with the gallery
 
 
@@ -52,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name in ("build", "add", "query"):
         add_arguments(parts[name])
         parts[name].add_argument("--skip-unreadable", action="store_true")
+        add_name_arguments(parts[name], "camera", "tracklet")
     parts["remove"].add_argument("paths", nargs="+", help="images, or folders of images")
     options = parts["calibrate"]
     options.add_argument("--labels", required=True, help="names, pseudo, or a CSV file")
@@ -62,6 +62,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--count", type=int, default=10, help="images per query (default: 10)")
     options.add_argument("--csv", help="file for the ranked lists")
     options.add_argument("--html", help="file for the ranked images")
+    options.add_argument(
+        "--exclude-self",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="leave out the query's own file (default)",
+    )
+    for key in ("camera", "tracklet"):
+        options.add_argument(
+            f"--exclude-same-{key}", action="store_true", help=f"leave out images of its {key}"
+        )
+    options.add_argument(
+        "--labels", help="names or a CSV file: who is shown, for green and red in --html"
+    )
 
 
 def command(args: argparse.Namespace) -> str:
@@ -72,20 +85,20 @@ def command(args: argparse.Namespace) -> str:
 def build(args: argparse.Namespace) -> str:
     """A new gallery of all images; an existing file of that name is replaced."""
     require_replaceable(args.gallery, "the gallery's file")
-    extractor, paths, features = _extract(args)
+    extractor, _, features, images = _extract(args)
     with _alone(args.gallery):
-        return _add(GallerySearch(model=extractor.fingerprint), paths, features, args.gallery)
+        return _add(GallerySearch(model=extractor.fingerprint), images, features, args.gallery)
 
 
 def add(args: argparse.Namespace) -> str:
     """More images; those that are in the gallery already are replaced."""
-    model = _gallery(args.gallery).model
+    known = _gallery(args.gallery)
     require_replaceable(args.gallery, "the gallery's file")
-    extractor, paths, features = _extract(args, model)
+    extractor, _, features, images = _extract(args, known)
     with _alone(args.gallery):  # from here on, what others added meanwhile is in it
         gallery = _gallery(args.gallery)
         gallery.require_model(extractor.fingerprint)
-        return _add(gallery, paths, features, args.gallery)
+        return _add(gallery, images, features, args.gallery)
 
 
 def remove(args: argparse.Namespace) -> str:
@@ -111,15 +124,17 @@ def calibrate_gallery(args: argparse.Namespace) -> str:
     with _alone(args.gallery):
         gallery = _gallery(args.gallery)
         features, paths = gallery.features, gallery.paths
+        tracklets = tracklet_numbers(gallery.images)
         if args.features:
-            features, paths, model = load_features(args.features)
-            gallery.require_model(model)
-            features = unit_rows(features)
+            file = load_features(args.features)
+            gallery.require_model(file.model)
+            features, paths, tracklets = unit_rows(file.features), file.paths, file.tracklet_ids
         labels = read_labels(args.labels, features, paths, eps=args.eps)
         gallery.calibration = calibrate(
             features,
             labels.identities,
             cameras=labels.cameras,
+            tracklets=tracklets,
             max_false_accept=args.false_accept,
             source=labels.source,
         )
@@ -134,16 +149,30 @@ def query(args: argparse.Namespace) -> str:
     for option in ("csv", "html"):
         if path := getattr(args, option):
             require_replaceable(path, f"--{option}")
-    _, paths, features = _extract(args, gallery.model)
-    results = gallery.search(features, args.count)
+    _, paths, features, images = _extract(args, gallery)
+    stored = {image.path: image for image in gallery.images}
+    queries = [
+        stored[image.path] if _is_bare(image) and image.path in stored else image
+        for image in images
+    ]
+    without = [key for key in ("camera", "tracklet") if getattr(args, f"exclude_same_{key}")]
+    results = ranked(
+        gallery,
+        queries,
+        features,
+        args.count,
+        without_self=args.exclude_self,
+        without=without,
+    )
+    known = known_of([*gallery.images, *queries], args.labels)
+    calibration = gallery.calibration
+    files = []
     if args.csv:
-        _write_csv(args.csv, paths, results, gallery.calibration)
+        files.append(write_csv(args.csv, paths, results, calibration))
     if args.html:
-        contact_sheet(args.html, paths, results, calibration=gallery.calibration)
-    listed = range(len(paths) if not (args.csv or args.html) else min(len(paths), _SHOWN_QUERIES))
-    lines = [line for i in listed for line in _lines(paths[i], results[i], gallery.calibration)]
-    lines += [f"{len(paths)} queries: {shown(path)}" for path in (args.csv, args.html) if path]
-    return "\n".join(lines)
+        names = [query.path for query in queries]
+        files.append(write_pages(args.html, names, results, calibration, known))
+    return "\n".join([*lines_of(paths, results, calibration, all_of_them=not files), *files])
 
 
 @contextmanager
@@ -165,25 +194,42 @@ def _gallery(path: str) -> GallerySearch:
 
 
 def _extract(
-    args: argparse.Namespace, model: str | None = None
-) -> tuple[Extractor, list[str], np.ndarray]:
-    """The extractor, which has to be of the ``model`` with that fingerprint if it is given, and
-    paths and features of the images named."""
+    args: argparse.Namespace, gallery: GallerySearch | None = None
+) -> tuple[Extractor, list[str], np.ndarray, list[GalleryImage]]:
+    """The extractor, which has to be of the gallery's model if there is one; paths as given and
+    features of the images named; and these images with absolute paths, as a gallery has them."""
     read_overrides(args)
     if not args.images:
         raise ConfigError("name the images: --images PATH (PaddleClas: -o Global.infer_imgs=PATH)")
     extractor = make_extractor(args)
-    if model is not None:
-        GallerySearch(model=model).require_model(extractor.fingerprint)
-    images = list_images(args.images)
-    features, paths = extract_files(extractor, images, skip_unreadable=args.skip_unreadable)
-    return extractor, paths, features
+    if gallery is not None:
+        gallery.require_model(extractor.fingerprint)
+    listed = list_images(args.images)
+    with as_options():
+        names = dict(zip(listed, names_of(args, listed), strict=True))
+    features, paths = extract_files(extractor, listed, skip_unreadable=args.skip_unreadable)
+    images = [
+        GalleryImage(os.path.abspath(path), names[path].camera, names[path].tracklet)
+        for path in paths
+    ]
+    return extractor, paths, features, images
 
 
-def _add(gallery: GallerySearch, paths: list[str], features: np.ndarray, file: str) -> str:
-    replaced = gallery.add([os.path.abspath(path) for path in paths], features)
+def _is_bare(image: GalleryImage) -> bool:
+    return not image.camera and not image.tracklet
+
+
+def _add(
+    gallery: GallerySearch, images: list[GalleryImage], features: np.ndarray, file: str
+) -> str:
+    replaced = gallery.add(
+        [image.path for image in images],
+        features,
+        cameras=[image.camera for image in images],
+        tracklets=[image.tracklet for image in images],
+    )
     gallery.save(file)
-    report = f"{len(paths)} images added"
+    report = f"{len(images)} images added"
     if replaced:
         report += f" ({replaced} of them were there and are replaced)"
     return f"{report}: {_describe(gallery, file)}"
@@ -192,32 +238,3 @@ def _add(gallery: GallerySearch, paths: list[str], features: np.ndarray, file: s
 def _describe(gallery: GallerySearch, path: str) -> str:
     kind = "exact search" if gallery.is_exact else "HNSW search"
     return f"{shown(path)} holds {len(gallery)} images, {kind}"
-
-
-def _lines(query: str, matches: Sequence[Match], calibration: Calibration | None) -> list[str]:
-    lines = [shown(query)]
-    for rank, match in enumerate(matches, 1):
-        lines.append(f"{rank:4d}  {shown_score(match.score):>6}  {shown(match.path)}")
-    best = matches[0].score
-    verdict = calibration.verdict(best) if calibration else "no threshold yet (search.py calibrate)"
-    return [*lines, f"      best: {verdict}"]
-
-
-def _write_csv(
-    path: str,
-    queries: Sequence[str],
-    results: Sequence[Sequence[Match]],
-    calibration: Calibration | None,
-) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["query", "rank", "path", "score", "same_person"])
-    for query, matches in zip(queries, results, strict=True):
-        for rank, match in enumerate(matches, 1):
-            same = int(calibration.accepts(match.score)) if calibration else ""
-            writer.writerow(
-                [cell(query), rank, cell(match.path), shown_score(match.score, 6), same]
-            )
-    with replacing(path) as scratch:
-        content = text.getvalue().encode("utf-8", "surrogateescape")
-        Path(scratch).write_bytes(content)

@@ -18,10 +18,12 @@ import numpy as np
 from ppcls_ise.clustering import jaccard_graph
 from ppcls_ise.clustering.eps_range import EpsRange, eps_range
 from ppcls_ise.clustering.row_set import unit_rows
+from ppcls_ise.clustering.tracklets import mixed_tracklets, tracklet_array
+from ppcls_ise.clustering.whitening import whitened_by_tracklet
 from ppcls_ise.compat import Config
 from ppcls_ise.config import get_config
 from ppcls_ise.config.clustering import ClusteringOptions
-from ppcls_ise.engine import ClusteringCallback, UnsupervisedEngine
+from ppcls_ise.engine import UnsupervisedEngine
 from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.errors import ConfigError, DataError
 from ppcls_ise.registry import register
@@ -89,7 +91,8 @@ def suggest_eps(
             ``features_file`` its training images and weights too. None: the defaults of
             `ppcls_ise.config.ClusteringOptions`.
         features_file: .npz with ``features`` [N, D] (and ``camids`` [N] for the camera-aware
-            distance), or .npy with the matrix alone; rows are brought to unit length.
+            distance, ``tracklet_ids`` [N], -1 = in none and frames in the order of time, for the
+            tracklet-aware one), or .npy with the matrix alone; rows are brought to unit length.
         eps_values: in [0, 1), at least one.
         plot: PNG file to write.
         json_file: file to write the numbers to.
@@ -111,10 +114,20 @@ def suggest_eps(
         features, clustering, options = _from_config(config)
     else:
         raise ConfigError("name a configuration (-c) or a file of features (--features)")
+    tracklets = free = None
+    if clustering.tracklet_aware:
+        try:
+            tracklets = tracklet_array(
+                options["tracklet_ids"], len(features), options.get("camera_ids")
+            )
+        except ValueError as error:
+            raise DataError(f"{features_file or 'the training images'}: {error}") from error
+        free = mixed_tracklets(features, tracklets)
+    compared = whitened_by_tracklet(features, tracklets) if clustering.whiten else features
     with progress_bar("distances", "block") as progress:
         graph = or_blocked(
             lambda backend: jaccard_graph(
-                features,
+                compared,
                 backend=backend,
                 max_distance=float(np.nextafter(np.float32(max(eps_values)), np.float32(1))),
                 progress=lambda stage, done, total: progress(done, total),
@@ -122,12 +135,22 @@ def suggest_eps(
             ),
             backend_of(clustering.backend),
         )
-    result = eps_range(graph, eps_values, clustering.min_samples)
+    result = eps_range(
+        graph,
+        eps_values,
+        clustering.min_samples,
+        tracklets=tracklets,
+        free=free,
+        must_link=clustering.must_link,
+    )
     if plot is not None:
         eps_curves(plot, result)
     if json_file is not None:
         _write_json(json_file, result, len(features))
-    return _report(result, len(features))
+    images = f"{len(features)} images"
+    if tracklets is not None:
+        images += f", {len(np.unique(tracklets))} tracklets"
+    return _report(result, images, clustering.eps_key)
 
 
 def _from_config(config: Config) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
@@ -135,46 +158,56 @@ def _from_config(config: Config) -> tuple[np.ndarray, ClusteringOptions, dict[st
     engine = UnsupervisedEngine(config, mode="train")
     engine.require_weights()
     features, options = engine.clustering.graph_inputs(engine)
-    return features, engine.clustering.options, options
+    return features, engine.clustering.options_for(engine.train_dataset), options
 
 
 def _from_file(
     path: str, config: Config | None
 ) -> tuple[np.ndarray, ClusteringOptions, dict[str, Any]]:
-    features, camids = _read(path)
+    features, camids, tracklet_ids = _read(path)
     section = {"eps": 0.5, "transform_ops": []} | (config["Clustering"] if config else {})
-    callback = ClusteringCallback(**section)
-    if callback.options.camera_aware and camids is None:
-        raise DataError(
-            f"Clustering.camera_aware needs camera numbers, and {path} has no array camids [N]: "
-            "add it, or set Clustering.camera_aware=False"
-        )
-    options = callback.graph_options(camids, np.arange(len(features)))
-    return features, callback.options, options
+    clustering = ClusteringOptions(**section)
+    for key, array, known in (
+        ("camera_aware", "camids", camids),
+        ("tracklet_aware", "tracklet_ids", tracklet_ids),
+    ):
+        if getattr(clustering, key) is True and known is None:
+            raise DataError(
+                f"Clustering.{key} needs {key.split('_')[0]} numbers, and {path} has no array "
+                f"{array} [N]: add it, or set Clustering.{key}=False"
+            )
+    clustering = clustering.resolved(tracklets=tracklet_ids is not None)
+    return features, clustering, clustering.graph_options(camids, tracklet_ids)
 
 
-def _read(path: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Unit rows [N, D] float32 and cameras [N] or None."""
+def _read(path: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Unit rows [N, D] float32, and cameras and tracklets [N] or None."""
     arrays = read_numpy(path, error=DataError, what="is no .npz or .npy file of numbers")
     if "" in arrays:
         arrays = {"features": arrays[""]}
     if "features" not in arrays:
         raise DataError(f"{path} has no array features, only {', '.join(arrays) or 'nothing'}")
-    features, camids = arrays["features"], arrays.get("camids")
+    features = arrays["features"]
     if features.ndim != 2 or features.dtype.kind not in "fiu":
         raise DataError(
             f"{path}: features have to be numbers [N, D], got {features.dtype} {features.shape}"
         )
-    if camids is not None and (camids.shape != features.shape[:1] or camids.dtype.kind not in "iu"):
-        raise DataError(
-            f"{path}: camids have to be {len(features)} whole numbers, got {camids.dtype} "
-            f"{camids.shape}"
-        )
+    camids, tracklet_ids = (arrays.get(name) for name in ("camids", "tracklet_ids"))
+    for name, numbers in (("camids", camids), ("tracklet_ids", tracklet_ids)):
+        if numbers is not None and (
+            numbers.shape != features.shape[:1] or numbers.dtype.kind not in "iu"
+        ):
+            raise DataError(
+                f"{path}: {name} have to be {len(features)} whole numbers, got {numbers.dtype} "
+                f"{numbers.shape}"
+            )
+    if tracklet_ids is not None and not (tracklet_ids >= 0).any():
+        tracklet_ids = None
     features = features.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
         raise DataError(f"{path}: row {bad[0]} of features is not finite ({len(bad)} such rows)")
-    return unit_rows(features), camids
+    return unit_rows(features), camids, tracklet_ids
 
 
 def _write_json(path: str | Path, result: EpsRange, count: int) -> None:
@@ -186,8 +219,8 @@ def _write_json(path: str | Path, result: EpsRange, count: int) -> None:
         scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _report(result: EpsRange, count: int) -> str:
-    lines = [f"{count} images", _HEADER]
+def _report(result: EpsRange, images: str, key: str) -> str:
+    lines = [images, _HEADER]
     for point in result.points:
         stability = "-" if math.isnan(point.stability) else f"{point.stability:.3f}"
         lines.append(
@@ -197,5 +230,5 @@ def _report(result: EpsRange, count: int) -> str:
     if result.recommended is None:
         lines.append(f"No recommendation: {result.reason}.")
     else:
-        lines.append(f"Recommended: Clustering.eps={result.recommended:g}: {result.reason}.")
+        lines.append(f"Recommended: {key}={result.recommended:g}: {result.reason}.")
     return "\n".join(lines)

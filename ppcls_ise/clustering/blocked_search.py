@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import threading
+from itertools import combinations
 
 import numpy as np
 
 from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, deal, rows_of
 from ppcls_ise.clustering.row_set import RowSet
 
 # Rows partitioned at once: the index array of a whole block would be twice as large as the block.
@@ -16,6 +18,8 @@ _FINISH_ROWS = 8192
 _BLOCK_ROWS = 1024
 # Rows compared at once: their scores are still in the caches for the second comparison.
 _SCAN_ROWS = 256
+# Rows whose lists the processes exchange at once.
+_EXCHANGED_ROWS = 1 << 16
 
 
 class RunningTop:
@@ -98,13 +102,15 @@ class RunningTop:
         self.values[rows, : self.width] = values
         self.indices[rows, : self.width] = np.take_along_axis(indices, best, axis=1)
         self.filled[rows] = self.width
-        self.worst[rows] = values.min(axis=1)
+        # A threshold of another process may be above.
+        self.worst[rows] = np.maximum(self.worst[rows], values.min(axis=1))
 
 
 def top_candidates(
     row_set: RowSet,
     width: int,
     *,
+    processes: Processes = ONE_PROCESS,
     lowest: np.ndarray | None = None,
     progress: Progress | None = None,
     block_rows: int = _BLOCK_ROWS,
@@ -115,22 +121,27 @@ def top_candidates(
     computed, on all cores. Values that are not returned are at most the smallest returned one of
     their row; which of several equal ones are returned may differ between runs.
 
+    Several processes deal the block products among themselves, in turn. Each begins with the
+    thresholds that the diagonal blocks of all gave, keeps lists of its own for all rows (12·M·width
+    bytes), and in the end each merges those of its own rows.
+
     Args:
         row_set: M rows; with ``groups``, pairs of one group are left out.
         width: number of candidates, 1 <= width <= M.
+        processes: who shares the work.
         lowest: optional [M] float32, receives the smallest inner product of each row.
-        progress: called as progress("neighbors", done, total) after each block product.
+        progress: called as progress("neighbors", done, total) after each block product, of this
+            process.
         block_rows: rows per block, at most 65,536; a core's block takes 4·block_rows² bytes.
 
     Returns:
-        indices [M, width] int32 (-1 where there are fewer allowed rows) and values [M, width]
-        float32 (-Inf there), in no particular order.
+        indices [m, width] int32 (-1 where there are fewer allowed rows) and values [m, width]
+        float32 (-Inf there), in no particular order, of the m rows of this process (all M in one).
     """
     count = len(row_set)
     blocks = list(spans(count, block_rows))
-    # Diagonal blocks first: every row gets a threshold before the bulk of the products.
-    pairs = [(a, a) for a in range(len(blocks))]
-    pairs += [(a, b) for a in range(len(blocks)) for b in range(a + 1, len(blocks))]
+    diagonal = list(deal(((a, a) for a in range(len(blocks))), processes))
+    others = list(deal(combinations(range(len(blocks)), 2), processes))
     top = RunningTop(count, width)
     locks = [threading.Lock() for _ in blocks]
     own = threading.local()
@@ -170,10 +181,50 @@ def top_candidates(
                 order = np.argsort(column.astype(np.uint16), kind="stable")
                 top.offer(column[order] + b, row[order] + a, scores.reshape(-1)[found[order]])
 
-    for done, _ in enumerate(ordered_map(multiply, pairs), 1):
-        if progress is not None:
-            progress("neighbors", done, len(pairs))
-    return top.finish()
+    # Diagonal blocks first: every row gets a threshold before the bulk of the products.
+    done = 0
+    for pairs in (diagonal, others):
+        for _ in ordered_map(multiply, pairs):
+            done += 1
+            if progress is not None:
+                progress("neighbors", done, len(diagonal) + len(others))
+        if pairs is diagonal and processes.size > 1:
+            top.worst = np.maximum.reduce(processes.gather(top.worst))
+    if lowest is not None:
+        lowest[:] = np.minimum.reduce(processes.gather(lowest))
+    return merged_parts(*top.finish(), processes)
+
+
+def merged_parts(
+    indices: np.ndarray, values: np.ndarray, processes: Processes
+) -> tuple[np.ndarray, np.ndarray]:
+    """The largest values of all processes together, for the rows of this one.
+
+    Args:
+        indices: [M, width] int32, -1 = empty; no pair may come from two processes.
+        values: [M, width] float32, -Inf there.
+        processes: each with such lists of its own.
+
+    Returns:
+        indices [m, width] and values [m, width] of the m rows of this process, in no order.
+    """
+    if processes.size == 1:
+        return indices, values
+    count, width = indices.shape
+    kept_indices, kept_values = [indices[:0]], [values[:0]]
+    for rank in range(processes.size):
+        first, last = rows_of(rank, count, processes)
+        for start, stop in spans(last - first, _EXCHANGED_ROWS):
+            rows = slice(first + start, first + stop)
+            found = processes.gather(np.ascontiguousarray(indices[rows]))
+            scores = processes.gather(np.ascontiguousarray(values[rows]))
+            if rank == processes.rank:
+                every, score = np.concatenate(found, axis=1), np.concatenate(scores, axis=1)
+                extra = score.shape[1] - width
+                best = np.argpartition(score, extra, axis=1)[:, extra:]
+                kept_indices.append(np.take_along_axis(every, best, axis=1))
+                kept_values.append(np.take_along_axis(score, best, axis=1))
+    return np.concatenate(kept_indices), np.concatenate(kept_values)
 
 
 def _above(scores: np.ndarray, threshold: np.ndarray, most: int) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 from ppcls_ise.clustering.dbscan import OUTLIER, dbscan
+from ppcls_ise.clustering.tracklets import one_label_per_tracklet
 
 DEFAULT_EPS = tuple(round(0.05 * step, 2) for step in range(4, 17))  # 0.2, 0.25 ... 0.8
 LEAST_STABILITY = 0.85
@@ -34,7 +35,8 @@ class EpsPoint:
         largest: the same as a number of images.
         median_size: median images per cluster, 0.0 without clusters.
         stability: adjusted Rand index with the clusters at the next smaller eps, over the images
-            that have a cluster at both; NaN at the smallest eps and where there is no such image.
+            (or tracklets) that have a cluster at both; NaN at the smallest eps and where there is
+            none.
     """
 
     eps: float
@@ -73,7 +75,13 @@ class EpsRange:
 
 
 def eps_range(
-    graph: sparse.csr_matrix, eps_values: Sequence[float] = DEFAULT_EPS, min_samples: int = 4
+    graph: sparse.csr_matrix,
+    eps_values: Sequence[float] = DEFAULT_EPS,
+    min_samples: int = 4,
+    *,
+    tracklets: np.ndarray | None = None,
+    free: np.ndarray | None = None,
+    must_link: bool = True,
 ) -> EpsRange:
     """Cluster one graph at every eps and recommend one of them.
 
@@ -88,6 +96,9 @@ def eps_range(
     3. in that run, take the middle one of the eps whose outlier share is within 3 percentage
        points of the smallest of the run (the smaller of two).
 
+    Where tracklets are known, stability is that of tracklets, each with the label that most of its
+    labeled images have: that two frames which follow one another stay together says nothing.
+
     Steps of about 0.05 are meant: stability compares neighbors, so very small steps hide a merge.
     One DBSCAN per eps, linear in the stored entries of the graph.
 
@@ -96,6 +107,10 @@ def eps_range(
             ``max_distance`` above the largest eps.
         eps_values: at least one, in any order.
         min_samples: see :func:`ppcls_ise.clustering.dbscan`.
+        tracklets: [N] numbers 0 .. T-1 as of :func:`ppcls_ise.clustering.tracklets.tracklet_array`,
+            or None.
+        free: those that seem to mix people: they have no say in the stability.
+        must_link: with tracklets, every tracklet gets one label, but for the free ones.
 
     Raises:
         ValueError: no eps, or one that DBSCAN refuses.
@@ -103,11 +118,14 @@ def eps_range(
     if not len(eps_values):
         raise ValueError("eps_values is empty: name at least one eps")
     points = []
+    judged = _judged(graph.shape[0], tracklets, free)
     before: np.ndarray | None = None
     for eps in sorted(set(map(float, eps_values))):
         labels = dbscan(graph, eps, min_samples)
-        points.append(_describe(eps, labels, before))
-        before = labels
+        voted = labels if tracklets is None else one_label_per_tracklet(labels, tracklets, free)
+        used = voted if must_link else labels
+        points.append(_describe(eps, used, voted[judged], before))
+        before = voted[judged]
     return recommend(points)
 
 
@@ -134,15 +152,25 @@ def recommend(points: Sequence[EpsPoint]) -> EpsRange:
     return EpsRange(tuple(points), (run[0].eps, run[-1].eps), chosen.eps, reason)
 
 
-def _describe(eps: float, labels: np.ndarray, before: np.ndarray | None) -> EpsPoint:
+def _judged(count: int, tracklets: np.ndarray | None, free: np.ndarray | None) -> np.ndarray:
+    """The images that stability is judged by: all, or one of every tracklet that is not free."""
+    if tracklets is None:
+        return np.arange(count)
+    numbers, first = np.unique(tracklets, return_index=True)
+    return first if free is None else first[~np.isin(numbers, free)]
+
+
+def _describe(
+    eps: float, labels: np.ndarray, judged: np.ndarray, before: np.ndarray | None
+) -> EpsPoint:
     count = max(len(labels), 1)
     sizes = np.bincount(labels[labels != OUTLIER])
     largest = int(sizes.max(initial=0))
     stability = math.nan
     if before is not None:
-        both = (labels != OUTLIER) & (before != OUTLIER)
+        both = (judged != OUTLIER) & (before != OUTLIER)
         if both.any():
-            stability = float(adjusted_rand_score(before[both], labels[both]))
+            stability = float(adjusted_rand_score(before[both], judged[both]))
     return EpsPoint(
         eps=eps,
         num_clusters=len(sizes),

@@ -8,6 +8,7 @@ import numpy as np
 from ppcls_ise.clustering.membership import Lists
 from ppcls_ise.clustering.neighbors import Backend, search
 from ppcls_ise.clustering.parallel import Progress, equal_work
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, deal
 from ppcls_ise.clustering.row_set import RowSet, inner_products, row_norms
 from ppcls_ise.clustering.similarity_order import pair_products
 
@@ -23,6 +24,7 @@ def group_lists(
     tracklets: np.ndarray | None = None,
     cameras: np.ndarray | None = None,
     backend: str | Backend = "auto",
+    processes: Processes = ONE_PROCESS,
     progress: Progress | None = None,
 ) -> tuple[list[Lists], list[Lists]]:
     """Nearest rows of every kind of place, in lists of their own.
@@ -38,6 +40,7 @@ def group_lists(
         tracklets: [N] integers; no tracklet is in two cameras.
         cameras: [N] integers; one of the two is needed.
         backend: see :func:`ppcls_ise.clustering.k_nearest`.
+        processes: see there.
         progress: called as progress("neighbors", done, total) during the search across.
 
     Returns:
@@ -46,11 +49,14 @@ def group_lists(
     within, across = lengths
     places = cameras if tracklets is None else tracklets
     assert places is not None
-    near = [_within(features, places, within, None, backend)]
+    near = [_within(features, places, within, None, backend, processes)]
     if tracklets is not None and cameras is not None:
-        near.append(_within(features, cameras, within, tracklets, backend))
+        near.append(_within(features, cameras, within, tracklets, backend, processes))
         places = cameras
-    return near, [search(features, across, groups=places, backend=backend, progress=progress)]
+    far = search(
+        features, across, groups=places, backend=backend, processes=processes, progress=progress
+    )
+    return near, [far]
 
 
 def _within(
@@ -59,6 +65,7 @@ def _within(
     k: int,
     apart: np.ndarray | None,
     backend: str | Backend,
+    processes: Processes,
 ) -> Lists:
     """Nearest rows of the same place, of another part of it if ``apart`` [N] numbers its parts."""
     count = len(features)
@@ -77,14 +84,19 @@ def _within(
             k,
             groups=None if apart is None else apart[rows],
             backend=backend,
+            processes=processes,
         )
         lists[0][rows, : found.shape[1]] = np.where(found < 0, -1, rows[found])
         lists[1][rows, : values.shape[1]] = values
     work = np.concatenate([[0], np.cumsum(sizes[small] ** 2)])
-    for first, last in equal_work(work, _BLOCK_PAIRS):
+    for first, last in deal(equal_work(work, _BLOCK_PAIRS), processes):
         part = slice(first, last)
         _compare_all(features, order, starts[small][part], sizes[small][part], apart, lists)
-    return lists
+    # A list is empty where another process has made it.
+    return (
+        np.maximum.reduce(processes.gather(lists[0])),
+        np.maximum.reduce(processes.gather(lists[1])),
+    )
 
 
 def _compare_all(

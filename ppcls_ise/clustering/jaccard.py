@@ -23,6 +23,7 @@ from ppcls_ise.clustering.membership import (
 from ppcls_ise.clustering.neighbors import Backend, search
 from ppcls_ise.clustering.overlap import jaccard_distances
 from ppcls_ise.clustering.parallel import Progress
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, own_rows, whole_matrix
 from ppcls_ise.clustering.row_set import as_features
 from ppcls_ise.clustering.tracklets import tracklet_array
 
@@ -43,6 +44,7 @@ def jaccard_graph(
     k2_inter: int | None = None,
     neighbors: np.ndarray | Lists | None = None,
     backend: str | Backend = "auto",
+    processes: Processes = ONE_PROCESS,
     progress: Progress | None = None,
     seconds: dict[str, float] | None = None,
 ) -> sparse.csr_matrix:
@@ -88,6 +90,8 @@ def jaccard_graph(
         neighbors: lists found elsewhere, [N, w] indices (-1 = empty, w >= min(k1, N)) or
             (indices, similarities [N, w]); not with ``camera_ids`` or ``tracklet_ids``.
         backend: who searches, see :func:`ppcls_ise.clustering.k_nearest`.
+        processes: who shares the work, see there; process 0 receives the graph, the others one
+            without entries.
         progress: called as progress(stage, done, total) in the stages "neighbors", "order", "ties",
             "sets", "expansion" and "jaccard".
         seconds: optional dictionary, receives the seconds of "neighbors" and "jaccard".
@@ -118,9 +122,9 @@ def jaccard_graph(
                 "but camera_ids and tracklet_ids are missing: pass one number per image"
             )
         _check_lengths({"k1": k1, "k2": k2})
-        lists = _neighbor_lists(matrix, int(k1), neighbors, backend, progress)
+        lists = _neighbor_lists(matrix, int(k1), neighbors, backend, processes, progress)
         searched = time.perf_counter()
-        memberships = _memberships(matrix, lists, int(k1), int(k2), progress)
+        memberships = _memberships(matrix, lists, int(k1), int(k2), processes, progress)
         del lists
     else:
         if neighbors is not None:
@@ -143,12 +147,13 @@ def jaccard_graph(
             tracklets=tracklets,
             cameras=cameras,
             backend=backend,
+            processes=processes,
             progress=progress,
         )
         searched = time.perf_counter()
-        memberships = _group_memberships(matrix, within, across, length, progress)
+        memberships = _group_memberships(matrix, within, across, length, processes, progress)
         del within, across
-    graph = jaccard_distances(memberships, max_distance, progress=progress)
+    graph = jaccard_distances(memberships, max_distance, processes=processes, progress=progress)
     if seconds is not None:
         seconds["neighbors"] = searched - started
         seconds["jaccard"] = time.perf_counter() - searched
@@ -156,19 +161,30 @@ def jaccard_graph(
 
 
 def _memberships(
-    features: np.ndarray, lists: Lists, k1: int, k2: int, progress: Progress | None
+    features: np.ndarray,
+    lists: Lists,
+    k1: int,
+    k2: int,
+    processes: Processes,
+    progress: Progress | None,
 ) -> sparse.csr_matrix:
     """V after query expansion, from the neighbor lists."""
-    own = lists[0][:, :k1]
+    ranks = lists[0][:, :k1]
+    own = own_rows(len(features), processes)
     sets = expanded_neighbors(
-        mutual_neighbors(own), mutual_neighbors(own[:, : half_length(k1)]), progress=progress
+        mutual_neighbors(ranks),
+        mutual_neighbors(ranks[:, : half_length(k1)]),
+        own,
+        progress=progress,
     )
     known = [lists] if lists[1].size else []
-    memberships = soft_memberships(sets, set_similarities(features, sets, known))
-    del sets
+    similarities = set_similarities(features, sets, known, own[0])
+    memberships = whole_matrix(soft_memberships(sets, similarities), processes)
+    del sets, similarities
     if k2 == 1:
         return memberships
-    return query_expansion(memberships, own[:, :k2], progress=progress)
+    own_lists = ranks[slice(*own), :k2]
+    return whole_matrix(query_expansion(memberships, own_lists, progress=progress), processes)
 
 
 def _group_memberships(
@@ -176,19 +192,27 @@ def _group_memberships(
     within: list[Lists],
     across: list[Lists],
     length: dict[str, int],
+    processes: Processes,
     progress: Progress | None,
 ) -> sparse.csr_matrix:
     """V after query expansion, from the lists within and across groups, which are disjoint."""
-    reciprocal = [mutual_neighbors(indices[:, : length["k1_intra"] + 1]) for indices, _ in within]
-    reciprocal += [mutual_neighbors(indices[:, : length["k1_inter"] + 1]) for indices, _ in across]
+    own = slice(*own_rows(len(features), processes))
+    reciprocal = [
+        mutual_neighbors(indices[:, : length["k1_intra"] + 1])[own] for indices, _ in within
+    ]
+    reciprocal += [
+        mutual_neighbors(indices[:, : length["k1_inter"] + 1])[own] for indices, _ in across
+    ]
     sets = functools.reduce(operator.add, reciprocal)
     del reciprocal
     sets.sort_indices()
-    memberships = soft_memberships(sets, set_similarities(features, sets, [*within, *across]))
-    del sets
-    averaged = [indices[:, : length["k2_intra"]] for indices, _ in within]
-    averaged += [indices[:, : length["k2_inter"]] for indices, _ in across]
-    return query_expansion(memberships, np.concatenate(averaged, axis=1), progress=progress)
+    similarities = set_similarities(features, sets, [*within, *across], own.start)
+    memberships = whole_matrix(soft_memberships(sets, similarities), processes)
+    del sets, similarities
+    averaged = [indices[own, : length["k2_intra"]] for indices, _ in within]
+    averaged += [indices[own, : length["k2_inter"]] for indices, _ in across]
+    own_lists = np.concatenate(averaged, axis=1)
+    return whole_matrix(query_expansion(memberships, own_lists, progress=progress), processes)
 
 
 def _check_lengths(lengths: dict[str, int]) -> None:
@@ -209,10 +233,11 @@ def _neighbor_lists(
     k1: int,
     neighbors: np.ndarray | Lists | None,
     backend: str | Backend,
+    processes: Processes,
     progress: Progress | None,
 ) -> Lists:
     if neighbors is None:
-        return search(features, k1, backend=backend, progress=progress)
+        return search(features, k1, backend=backend, processes=processes, progress=progress)
     given = neighbors if isinstance(neighbors, tuple) else (neighbors, None)
     indices = np.asarray(given[0], dtype=np.int64)
     count = len(features)

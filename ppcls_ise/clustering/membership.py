@@ -41,23 +41,29 @@ def half_length(k1: int) -> int:
 
 
 def expanded_neighbors(
-    reciprocal: sparse.csr_matrix, half: sparse.csr_matrix, *, progress: Progress | None = None
+    reciprocal: sparse.csr_matrix,
+    half: sparse.csr_matrix,
+    rows: tuple[int, int],
+    *,
+    progress: Progress | None = None,
 ) -> sparse.csr_matrix:
     """R*(i) = R(i) and all H(j), j in R(i), with |H(j) & R(i)| > (2/3)·|H(j)|.
 
     Args:
         reciprocal: R, [N, N] 0/1.
         half: H, [N, N] 0/1 and symmetric.
+        rows: (start, stop) of the m rows wanted.
         progress: called as progress("sets", done, total) with rows.
 
     Returns:
-        R* as a matrix [N, N] whose stored entries are the set (values are positive counts), rows
-        sorted by column. O(N·k1²) time, O(N·k1) memory.
+        R* of those rows as a matrix [m, N] whose stored entries are the set (values are positive
+        counts), rows sorted by column. O(N·k1²) time, O(N·k1) memory.
     """
     size = np.diff(half.indptr)
+    first, last = rows
 
     def expand(span: tuple[int, int]) -> sparse.csr_matrix:
-        own = reciprocal[slice(*span)]
+        own = reciprocal[first + span[0] : first + span[1]]
         # H is symmetric, so (R·H)_ij = |R(i) & H(j)|; only j in R(i) are asked for.
         chosen = (own @ half).multiply(own).tocsr()
         chosen.data = (3 * chosen.data > 2 * size[chosen.indices]).astype(np.int32)
@@ -66,24 +72,24 @@ def expanded_neighbors(
         block.sort_indices()
         return block
 
-    count = reciprocal.shape[0]
-    blocks = list(map_rows(expand, count, _BLOCK_ROWS, "sets", progress))
-    return sparse.vstack(blocks, format="csr") if blocks else reciprocal.copy()
+    blocks = list(map_rows(expand, last - first, _BLOCK_ROWS, "sets", progress))
+    return sparse.vstack(blocks, format="csr") if blocks else reciprocal[first:last]
 
 
 def set_similarities(
-    features: np.ndarray, sets: sparse.csr_matrix, known: Sequence[Lists]
+    features: np.ndarray, sets: sparse.csr_matrix, known: Sequence[Lists], first: int = 0
 ) -> np.ndarray:
     """Similarity of every stored pair of ``sets``, [nnz] float32, in storage order.
 
     Most pairs are in the neighbor list of their row already; the rest are multiplied out.
+    ``sets`` [m, N] begin at row ``first`` of the N.
     """
-    count = sets.shape[0]
+    length, count = sets.shape
     similarities = np.empty(sets.nnz, dtype=np.float32)
 
     def look_up(span: tuple[int, int]) -> np.ndarray:
         """Fill in what is known; the stored entries that are not, and their rows."""
-        rows = np.arange(*span)
+        rows = np.arange(*span) + first
         begin, end = sets.indptr[span[0]], sets.indptr[span[1]]
         row = np.repeat(rows, np.diff(sets.indptr[span[0] : span[1] + 1]))
         # Empty places of a list (-1) get a key that no column has.
@@ -101,12 +107,12 @@ def set_similarities(
         return np.array([begin + np.flatnonzero(missing), row[missing]])
 
     unknown = [np.zeros((2, 0), dtype=np.int64)]
-    unknown += map_rows(look_up, count, _BLOCK_ROWS)
+    unknown += map_rows(look_up, length, _BLOCK_ROWS)
     entry, row = np.concatenate(unknown, axis=1)
     # Rows that share neighbors follow each other, so that these are still in the caches.
-    rank = np.empty(count, dtype=np.int64)
-    rank[rows_by_first_column(sets)] = np.arange(count)
-    order = np.argsort(rank[row], kind="stable")
+    rank = np.empty(length, dtype=np.int64)
+    rank[rows_by_first_column(sets)] = np.arange(length)
+    order = np.argsort(rank[row - first], kind="stable")
     entry, row = entry[order], row[order]
 
     def multiply(span: tuple[int, int]) -> None:
@@ -123,15 +129,14 @@ def rows_by_first_column(matrix: sparse.csr_matrix) -> np.ndarray:
     Neighbors usually share their first neighbor (it is a min-hash of the set), so this brings
     similar rows together.
     """
-    count = matrix.shape[0]
-    first = np.full(count, count, dtype=np.int64)
+    first = np.full(matrix.shape[0], matrix.shape[1], dtype=np.int64)
     filled = np.diff(matrix.indptr) > 0
     first[filled] = matrix.indices[matrix.indptr[:-1][filled]]
     return np.argsort(first, kind="stable")
 
 
 def soft_memberships(sets: sparse.csr_matrix, similarities: np.ndarray) -> sparse.csr_matrix:
-    """V_ij = softmax over j in the set of row i of -d_ij, d_ij = 2 - 2·<x_i, x_j>; [N, N] float32.
+    """V_ij = softmax over j in the set of row i of -d_ij, d_ij = 2 - 2·<x_i, x_j>; [m, N] float32.
 
     Rows sum to 1; an empty set gives an empty row.
     """
@@ -151,9 +156,11 @@ def query_expansion(
 ) -> sparse.csr_matrix:
     """V_i <- mean of V_j over the filled entries j of row i of ``lists``; rows sorted by column.
 
+    ``lists`` [m, w] may be those of some of the rows, of which the result [m, N] then consists.
     ``progress`` is called as progress("expansion", done, total) with rows.
     """
-    mean = list_matrix(lists, len(lists)).astype(np.float32)
+    count = memberships.shape[1]
+    mean = list_matrix(lists, count).astype(np.float32)
     sizes = np.diff(mean.indptr)
     mean.data /= np.repeat(sizes, sizes).astype(np.float32)
 
@@ -162,6 +169,5 @@ def query_expansion(
         block.sort_indices()
         return block
 
-    count = len(lists)
-    blocks = map_rows(average, count, _BLOCK_ROWS, "expansion", progress)
+    blocks = map_rows(average, len(lists), _BLOCK_ROWS, "expansion", progress)
     return stack_rows(blocks, count, int(np.diff(memberships.indptr)[mean.indices].sum()))

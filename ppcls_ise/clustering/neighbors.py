@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -10,9 +11,16 @@ import numpy as np
 from ppcls_ise.clustering import faiss_search
 from ppcls_ise.clustering.blocked_search import top_candidates
 from ppcls_ise.clustering.parallel import Progress, spans
+from ppcls_ise.clustering.processes import (
+    ONE_PROCESS,
+    Processes,
+    own_rows,
+    raise_together,
+    whole,
+)
 from ppcls_ise.clustering.row_set import RowSet, as_features, duplicate_groups, row_norms
 from ppcls_ise.clustering.similarity_order import order_candidates
-from ppcls_ise.errors import ConfigError
+from ppcls_ise.errors import ConfigError, InexactSearchError
 
 # The values of Clustering.backend; paddle_gpu is `ppcls_ise.engine.gpu_search`.
 BACKENDS = ("auto", "blocked", "faiss", "faiss_gpu", "paddle_gpu")
@@ -25,9 +33,15 @@ class Backend(Protocol):
     """Finds the largest inner products; what it returns is put in exact order afterwards."""
 
     def __call__(
-        self, row_set: RowSet, width: int, *, progress: Progress | None = None
+        self,
+        row_set: RowSet,
+        width: int,
+        *,
+        processes: Processes = ONE_PROCESS,
+        progress: Progress | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Indices [M, width] int32 (-1 = empty) and float32 products (-Inf there) of every row.
+        """Indices [m, width] int32 (-1 = empty) and float32 products (-Inf there) of the m rows of
+        this process (`own_rows`), all rows being their candidates.
 
         In any order; products that are missing are at most the smallest one of their row, up to
         float32 rounding. Pairs of one group are left out if the row set has groups.
@@ -72,6 +86,7 @@ def k_nearest(
     *,
     backend: str | Backend = "auto",
     approximate: bool = False,
+    processes: Processes = ONE_PROCESS,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` rows with the largest inner product for every row; the row itself is a candidate.
@@ -79,8 +94,8 @@ def k_nearest(
     For unit rows this is the order by Euclidean distance, d² = 2 - 2·<x_i, x_j>. The search is
     exact: the order is that of the float64 inner products of the float32 rows, equal products by
     ascending index, so exact copies and zero rows tie the same way in every list. All backends and
-    any number of cores give the same bytes. By default N²·D/2 multiplications in float32 on all
-    cores; memory O(N·k) plus about 25 MB per core for block products.
+    any number of cores and processes give the same bytes. By default N²·D/2 multiplications in
+    float32 on all cores; memory O(N·k) plus about 25 MB per core for block products.
 
     Args:
         features: [N, D], used as float32; not normalized here.
@@ -90,6 +105,7 @@ def k_nearest(
         approximate: search by an HNSW graph of faiss instead, in O(N·log N·D): lists miss some
             neighbors (see :func:`search_recall`) and differ a little between runs. ``backend`` is
             not used then.
+        processes: who shares the work; all of them call this alike and receive the same lists.
         progress: called as progress(stage, done, total), stage "neighbors", then "order" and where
             needed "ties".
 
@@ -108,16 +124,21 @@ def k_nearest(
                 "without it the search is exact"
             )
         backend = faiss_search.approximate_candidates
-    return search(features, k, backend=backend, progress=progress)
+    return search(features, k, backend=backend, processes=processes, progress=progress)
 
 
 def search_recall(
-    features: np.ndarray, indices: np.ndarray, *, sample: int = 200, seed: int = 0
+    features: np.ndarray,
+    indices: np.ndarray,
+    *,
+    sample: int = 200,
+    seed: int = 0,
+    processes: Processes = ONE_PROCESS,
 ) -> float:
     """Share of the true nearest rows in the lists [N, k], measured on ``sample`` random rows.
 
     An entry counts if no more than k rows have a larger inner product (up to rounding), so it does
-    not matter which of several tied rows is in the list. O(sample·N·D) time.
+    not matter which of several tied rows is in the list. O(sample·N·D) time, shared out.
     """
     matrix = as_features(features)
     count, k = indices.shape
@@ -125,14 +146,14 @@ def search_recall(
         return 1.0
     hits = 0
     rows = np.random.default_rng(seed).choice(count, min(sample, count), replace=False)
-    for row in rows:
+    for row in rows[slice(*own_rows(len(rows), processes))]:
         scores = np.empty(count, dtype=np.float64)
         for start, stop in spans(count, _EXPAND_ROWS):
             scores[start:stop] = matrix[start:stop] @ matrix[row].astype(np.float64)
         bound = np.partition(scores, count - k)[count - k]
         found = indices[row][indices[row] >= 0]
         hits += np.count_nonzero(scores[found] >= bound - _SAME * max(abs(bound), 1e-300))
-    return hits / (len(rows) * k)
+    return int(whole(np.array([hits]), processes).sum()) / (len(rows) * k)
 
 
 def search(
@@ -142,6 +163,7 @@ def search(
     groups: np.ndarray | None = None,
     lowest: np.ndarray | None = None,
     backend: str | Backend = "auto",
+    processes: Processes = ONE_PROCESS,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """:func:`k_nearest` with two options for the callers inside this package.
@@ -154,6 +176,7 @@ def search(
         lowest: [N] float32, receives the smallest inner product of each row; the backend is
             "blocked" then, as no other one finds it.
         backend: see :func:`k_nearest`.
+        processes: see :func:`k_nearest`.
         progress: see :func:`k_nearest`.
     """
     if k < 1:
@@ -162,8 +185,8 @@ def search(
     k = min(int(k), len(matrix))
     if not len(matrix):
         return np.empty((0, 0), dtype=np.int64), np.empty((0, 0), dtype=np.float32)
-    norms = row_norms(matrix)
-    representative = duplicate_groups(matrix, groups)
+    norms = row_norms(matrix, processes=processes)
+    representative = duplicate_groups(matrix, groups, processes=processes)
     rows, copy_of = np.unique(representative, return_inverse=True)
     copy_of = copy_of.ravel()
     unique = len(rows) == len(matrix)
@@ -176,15 +199,30 @@ def search(
     kept = min(k, len(rows))
     width = min(kept + _PAD, len(rows))
     if lowest is None:
-        candidates, values = search_backend(backend)(row_set, width, progress=progress)
+        find = search_backend(backend)
+        if processes.size > 1:
+            find = partial(find, processes=processes)
+        candidates, values = find(row_set, width, progress=progress)
     else:
         found = np.empty(len(rows), dtype=np.float32)
-        candidates, values = top_candidates(row_set, width, lowest=found, progress=progress)
+        candidates, values = top_candidates(
+            row_set, width, processes=processes, lowest=found, progress=progress
+        )
         lowest[:] = found[copy_of]
-    indices, similarities, ties = order_candidates(
-        row_set, candidates, values, kept, progress=progress
-    )
+    inexact = None
+    first = own_rows(len(rows), processes)[0]
+    try:
+        indices, similarities, ties = order_candidates(
+            row_set, candidates, values, kept, first=first, progress=progress
+        )
+    except InexactSearchError as error:
+        inexact = error
+    raise_together(inexact, InexactSearchError, processes)
     del candidates, values
+    if processes.size > 1:
+        indices = whole(indices.astype(np.int32), processes).astype(np.int64)
+        similarities = whole(similarities, processes)
+        ties = ties if unique else whole(ties, processes)
     if unique:
         return indices, similarities
     return _expand_copies(indices, similarities, ties, copy_of, k)

@@ -18,6 +18,14 @@ from ppcls_ise.clustering.parallel import (
     spans,
     stack_rows,
 )
+from ppcls_ise.clustering.processes import (
+    ONE_PROCESS,
+    Processes,
+    deal,
+    own_rows,
+    whole,
+    whole_matrix,
+)
 
 Result = TypeVar("Result")
 # Share of the bound that a row may lose before the products: more makes them cheaper and the
@@ -42,6 +50,7 @@ def candidate_pairs(
     memberships: sparse.csr_matrix,
     least_overlap: float,
     found: Callable[[np.ndarray, np.ndarray], Result],
+    processes: Processes = ONE_PROCESS,
 ) -> Iterator[tuple[int, Result]]:
     """All pairs with S_ij = sum_q min(V_iq, V_jq) >= least_overlap, and some others, once each.
 
@@ -55,6 +64,7 @@ def candidate_pairs(
         memberships: V [N, N] float32, non-negative.
         least_overlap: bound, above 0.
         found: called with rows i [P] and columns j [P], i != j, by several threads.
+        processes: each yields its part of the pairs.
 
     Yields:
         Number of rows done and the result of ``found``.
@@ -62,7 +72,7 @@ def candidate_pairs(
     delta = _DROPPED_SHARE * least_overlap
     # Similar rows follow each other, so that what they multiply is still in the caches.
     order = rows_by_first_column(memberships)
-    kept = _without_common_columns(memberships, order, delta)
+    kept = _without_common_columns(memberships, order, delta, processes)
 
     def multiply(block: tuple[int, int, int, int, sparse.csr_matrix]) -> tuple[int, Result]:
         done, start, stop, first, later = block
@@ -74,7 +84,7 @@ def candidate_pairs(
         upper = column > row
         return done, found(order[row[upper]], order[column[upper]])
 
-    yield from ordered_map(multiply, _blocks(kept))
+    yield from ordered_map(multiply, deal(_blocks(kept), processes))
 
 
 def _blocks(kept: sparse.csr_matrix) -> Iterator[tuple[int, int, int, int, sparse.csr_matrix]]:
@@ -97,7 +107,7 @@ def _blocks(kept: sparse.csr_matrix) -> Iterator[tuple[int, int, int, int, spars
 
 
 def _without_common_columns(
-    memberships: sparse.csr_matrix, order: np.ndarray, delta: float
+    memberships: sparse.csr_matrix, order: np.ndarray, delta: float, processes: Processes
 ) -> sparse.csr_matrix:
     """Square roots of the rows of V, in the given order, without the commonest columns of each row,
     of weight <= delta per row."""
@@ -105,8 +115,10 @@ def _without_common_columns(
     name = np.empty(len(frequency), dtype=np.int32)
     name[np.argsort(-frequency, kind="stable")] = np.arange(len(frequency))
 
+    own = order[slice(*own_rows(len(order), processes))]
+
     def drop(span: tuple[int, int]) -> sparse.csr_matrix:
-        block = memberships[order[slice(*span)]]
+        block = memberships[own[slice(*span)]]
         block.indices = name[block.indices]
         block.has_sorted_indices = False
         block.sort_indices()
@@ -117,15 +129,19 @@ def _without_common_columns(
         roots = np.sqrt(block.data[keep])
         return sparse.csr_matrix((roots, block.indices[keep], starts), shape=block.shape)
 
-    blocks = map_rows(drop, len(order), _BLOCK_ROWS)
-    return stack_rows(blocks, memberships.shape[1], memberships.nnz)
+    blocks = map_rows(drop, len(own), _BLOCK_ROWS)
+    return whole_matrix(stack_rows(blocks, memberships.shape[1], memberships.nnz), processes)
 
 
 # Entries of the inverted lists handled at once: small enough for the caches.
 
 
 def jaccard_distances(
-    memberships: sparse.csr_matrix, max_distance: float, *, progress: Progress | None = None
+    memberships: sparse.csr_matrix,
+    max_distance: float,
+    *,
+    processes: Processes = ONE_PROCESS,
+    progress: Progress | None = None,
 ) -> sparse.csr_matrix:
     """J_ij = 1 - S_ij / (2 - S_ij), S_ij = sum_q min(V_iq, V_jq), where J_ij < max_distance.
 
@@ -134,6 +150,7 @@ def jaccard_distances(
     Args:
         memberships: V [N, N] float32, rows sorted by column.
         max_distance: bound, exclusive, compared with J as float32.
+        processes: who shares the work; the matrix of the others but process 0 has no entries.
         progress: called as progress("jaccard", done, total) with rows.
 
     Returns:
@@ -149,16 +166,23 @@ def jaccard_distances(
         keep = distance < np.float32(max_distance)
         return row[keep].astype(np.int32), column[keep].astype(np.int32), distance[keep]
 
-    found = []
-    for done, pairs in search(memberships, least_overlap, close):
+    none: np.ndarray = np.zeros(0, dtype=np.int32)
+    found: list[Found] = [(none, none, np.zeros(0, dtype=np.float32))]
+    for done, pairs in search(memberships, least_overlap, close, processes):
         found.append(pairs)
         if progress is not None:
             progress("jaccard", done, count)
-    return _symmetric(found, count, max_distance)
+    row, column, distance = (
+        whole(np.concatenate(parts), processes) for parts in zip(*found, strict=True)
+    )
+    if processes.rank:
+        return sparse.csr_matrix((count, count), dtype=np.float32)
+    del found
+    return _symmetric(row, column, distance, count, max_distance)
 
 
 def _selected_pairs(
-    memberships: sparse.csr_matrix, least_overlap: float, close: Close
+    memberships: sparse.csr_matrix, least_overlap: float, close: Close, processes: Processes
 ) -> Iterator[tuple[int, Found]]:
     """Overlaps of the pairs that may reach the bound."""
 
@@ -171,11 +195,11 @@ def _selected_pairs(
             overlap[part] = total[shared.indptr[1:]] - total[shared.indptr[:-1]]
         return close(rows, columns, overlap)
 
-    return candidate_pairs(memberships, least_overlap, compare)
+    return candidate_pairs(memberships, least_overlap, compare, processes)
 
 
 def _all_pairs(
-    memberships: sparse.csr_matrix, _: float, close: Close
+    memberships: sparse.csr_matrix, _: float, close: Close, processes: Processes
 ) -> Iterator[tuple[int, Found]]:
     """Overlaps of all pairs that share a column, by inverted lists.
 
@@ -212,16 +236,14 @@ def _all_pairs(
         left, right = order[line[upper] + start], order[names[name[upper]]]
         return stop, close(left, right, sums[hit[upper]])
 
-    yield from ordered_map(add_up, equal_work(work, _BLOCK_ENTRIES))
+    yield from ordered_map(add_up, deal(equal_work(work, _BLOCK_ENTRIES), processes))
 
 
-def _symmetric(found: list[Found], count: int, max_distance: float) -> sparse.csr_matrix:
+def _symmetric(
+    left: np.ndarray, right: np.ndarray, value: np.ndarray, count: int, max_distance: float
+) -> sparse.csr_matrix:
     """Both triangles and the diagonal; zeros are kept as stored entries."""
     diagonal = np.arange(count if max_distance > 0 else 0, dtype=np.int32)
-    left = np.concatenate([part[0] for part in found] + [diagonal[:0]])
-    right = np.concatenate([part[1] for part in found] + [diagonal[:0]])
-    value = np.concatenate([part[2] for part in found] + [np.zeros(0, dtype=np.float32)])
-    found.clear()
     matrix = sparse.coo_matrix(
         (
             np.concatenate([value, value, np.zeros(len(diagonal), dtype=np.float32)]),

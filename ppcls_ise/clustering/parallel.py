@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from ppcls_ise.utils.threads import core_count
+from ppcls_ise.utils.threads import work_threads
 
 # Called as progress(stage, done, total) by the thread that asked for the work.
 Progress = Callable[[str, int, int], None]
@@ -22,7 +22,8 @@ Result = TypeVar("Result")
 
 
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """``function(item)`` of every item, in the order of the items, computed by a thread per core.
+    """``function(item)`` of every item, in the order of the items, computed by a thread per core
+    of this process's part.
 
     BLAS gets one thread per call meanwhile, so that a result never depends on the number of cores.
     Few items are in flight at a time: results that nobody keeps take no memory, and ``items`` may
@@ -32,7 +33,7 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item]) -> It
         function: must not depend on the order in which items are computed.
         items: as many as there are; a handful of numpy calls each make the threads worth it.
     """
-    workers = core_count()
+    workers = work_threads()
     source = iter(items)
     pending: deque[Future[Result]] = deque()
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:

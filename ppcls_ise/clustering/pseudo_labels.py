@@ -15,13 +15,14 @@ from ppcls_ise.clustering.jaccard import jaccard_graph
 from ppcls_ise.clustering.membership import Lists
 from ppcls_ise.clustering.neighbors import Backend, k_nearest, search_recall
 from ppcls_ise.clustering.parallel import Progress
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, from_process_0
 from ppcls_ise.clustering.row_set import as_features
 from ppcls_ise.clustering.tracklets import (
     mixed_tracklets,
     one_label_per_tracklet,
     tracklet_array,
 )
-from ppcls_ise.clustering.whitening import whitened
+from ppcls_ise.clustering.whitening import whitened_by_tracklet
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def generate_pseudo_labels(
     neighbors: np.ndarray | Lists | None = None,
     backend: str | Backend = "auto",
     approximate: bool = False,
+    processes: Processes = ONE_PROCESS,
     progress: Progress | None = None,
 ) -> PseudoLabels:
     """Cluster images by DBSCAN on their k-reciprocal Jaccard distances.
@@ -120,9 +122,9 @@ def generate_pseudo_labels(
         must_link: with ``tracklet_ids``, every tracklet gets one label, that of most of its labeled
             frames, but for those in ``mixed_tracklets`` of the result; one of at least
             ``min_samples`` frames, none of them labeled, is a cluster of its own.
-        whiten: cluster the features of :func:`ppcls_ise.clustering.whitening.whitened`, with
-            ``tracklet_ids`` such that every tracklet counts once; the centroids stay those of
-            ``features``. Not with ``neighbors``.
+        whiten: cluster the features of
+            :func:`ppcls_ise.clustering.whitening.whitened_by_tracklet`; the centroids stay those
+            of ``features``. Not with ``neighbors``.
         k1_intra: see there.
         k1_inter: see there.
         k2_intra: see there.
@@ -131,6 +133,8 @@ def generate_pseudo_labels(
         backend: see :func:`ppcls_ise.clustering.k_nearest`.
         approximate: see there; not with ``camera_ids`` or ``tracklet_ids``. The result then says
             its recall.
+        processes: who shares the work; all of them call this alike and receive the same result,
+            the bytes of one process.
         progress: called as progress(stage, done, total).
 
     Raises:
@@ -144,10 +148,7 @@ def generate_pseudo_labels(
     seconds: dict[str, float] = {}
     recall, started = None, time.perf_counter()
     tracklets = None if tracklet_ids is None else tracklet_array(tracklet_ids, len(matrix))
-    compared = matrix
-    if whiten:
-        means = None if tracklets is None else cluster_centroids(matrix, tracklets)
-        compared = whitened(matrix, basis=means)
+    compared = whitened_by_tracklet(matrix, tracklets) if whiten else matrix
     if approximate:
         if not (camera_ids is None and tracklet_ids is None and neighbors is None):
             raise ValueError(
@@ -155,8 +156,10 @@ def generate_pseudo_labels(
                 "neighbors (Clustering.camera_aware, Clustering.tracklet_aware) or with given "
                 "ones: set it to False"
             )
-        neighbors = k_nearest(compared, k1, approximate=True, progress=progress)
-        recall = search_recall(compared, neighbors[0])
+        neighbors = k_nearest(
+            compared, k1, approximate=True, processes=processes, progress=progress
+        )
+        recall = search_recall(compared, neighbors[0], processes=processes)
     searched = time.perf_counter() - started
     graph = jaccard_graph(
         compared,
@@ -172,13 +175,16 @@ def generate_pseudo_labels(
         k2_inter=k2_inter,
         neighbors=neighbors,
         backend=backend,
+        processes=processes,
         progress=progress,
         seconds=seconds,
     )
     seconds["neighbors"] += searched
     del compared
     started = time.perf_counter()
-    labels = dbscan(graph, eps, min_samples)
+    labels = from_process_0(
+        lambda: dbscan(graph, eps, min_samples), processes, otherwise=np.empty(0, np.int64)
+    )
     mixed = None
     if tracklets is not None:
         free = mixed_tracklets(matrix, tracklets)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppcls_ise.clustering.parallel import map_rows
+from ppcls_ise.clustering.parallel import map_rows, spans
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, own_rows, whole
 
 _CHUNK_ROWS = 512
 _PAIR_VALUES = 1 << 17
@@ -31,19 +32,23 @@ def unit_rows(values: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarra
     return np.divide(values, np.maximum(norms, 1e-12), out=out)
 
 
-def row_norms(features: np.ndarray, *, name: str = "features") -> np.ndarray:
-    """Euclidean norms [N] float64; O(N·D) time, memory of a few hundred rows.
+def row_norms(
+    features: np.ndarray, *, name: str = "features", processes: Processes = ONE_PROCESS
+) -> np.ndarray:
+    """Euclidean norms [N] float64; O(N·D) time, shared out, memory of a few hundred rows.
 
     Raises:
         ValueError: a row holds NaN or Inf, or is too long for float32 products; names the row.
     """
-    norms = np.empty(len(features), dtype=np.float64)
+    first, last = own_rows(len(features), processes)
+    own = np.empty(last - first, dtype=np.float64)
 
     def measure(span: tuple[int, int]) -> None:
-        chunk = features[slice(*span)].astype(np.float64)
-        norms[slice(*span)] = np.sqrt(np.einsum("ij,ij->i", chunk, chunk))
+        chunk = features[first:last][slice(*span)].astype(np.float64)
+        own[slice(*span)] = np.sqrt(np.einsum("ij,ij->i", chunk, chunk))
 
-    list(map_rows(measure, len(features), _CHUNK_ROWS))
+    list(map_rows(measure, len(own), _CHUNK_ROWS))
+    norms = whole(own, processes)
     # The float64 squares of finite float32 values cannot overflow, so the norm shows every NaN/Inf.
     bad = np.flatnonzero(~np.isfinite(norms))
     if bad.size:
@@ -72,29 +77,37 @@ def inner_products(features: np.ndarray, left: np.ndarray, right: np.ndarray) ->
     return products
 
 
-def duplicate_groups(features: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
+def duplicate_groups(
+    features: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    processes: Processes = ONE_PROCESS,
+) -> np.ndarray:
     """For each row the lowest index of a row with exactly the same values (and group), [N] int64.
 
-    Rows are hashed to 64 bits and equal hashes are verified. O(N·D) time. Two different rows with
-    one hash are simply not merged with each other's copies, so a collision costs time, never truth.
+    Rows are hashed to 64 bits and equal hashes are verified. O(N·D) time, shared out. Two different
+    rows with one hash are simply not merged with each other's copies, so a collision costs time,
+    never truth.
     """
     count, dim = features.shape
     weights = np.random.default_rng(_HASH_SEED).integers(0, 2**63, size=dim, dtype=np.uint64)
     weights = weights * np.uint64(2) + np.uint64(1)
-    keys = np.empty(count, dtype=np.uint64)
+    first, last = own_rows(count, processes)
+    own = np.empty(last - first, dtype=np.uint64)
 
     def hash_rows(span: tuple[int, int]) -> None:
         # "+ 0.0" turns -0.0 into 0.0: equal values must have equal bits.
-        bits = (features[slice(*span)] + np.float32(0.0)).view(np.uint32)
-        keys[slice(*span)] = np.einsum("ij,j->i", bits.astype(np.uint64), weights)
+        bits = (features[first:last][slice(*span)] + np.float32(0.0)).view(np.uint32)
+        own[slice(*span)] = np.einsum("ij,j->i", bits.astype(np.uint64), weights)
 
-    list(map_rows(hash_rows, count, _CHUNK_ROWS))
+    list(map_rows(hash_rows, len(own), _CHUNK_ROWS))
+    keys = whole(own, processes)
     if groups is not None:
         keys ^= groups.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    lowest = first[inverse.ravel()].astype(np.int64)
-    for start in range(0, count, _CHUNK_ROWS):
-        rows = np.arange(start, min(start + _CHUNK_ROWS, count))
+    _, place, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    lowest = place[inverse.ravel()].astype(np.int64)
+    for start, stop in spans(count, _CHUNK_ROWS):
+        rows: np.ndarray = np.arange(start, stop)
         rows = rows[lowest[rows] != rows]
         if rows.size:
             same = (features[rows] == features[lowest[rows]]).all(axis=1)

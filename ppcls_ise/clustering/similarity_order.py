@@ -51,6 +51,7 @@ def order_candidates(
     values: np.ndarray,
     k: int,
     *,
+    first: int = 0,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sort candidates by descending inner product, ties by ascending index, and keep ``k``.
@@ -62,14 +63,15 @@ def order_candidates(
 
     Args:
         row_set: the M rows.
-        indices: [M, width] int32 from :func:`top_candidates`, -1 for empty places.
-        values: [M, width] float32.
+        indices: [m, width] int32 from :func:`top_candidates`, -1 for empty places.
+        values: [m, width] float32.
         k: entries to keep, k <= width.
+        first: they are the lists of the m rows from this one on.
         progress: called as progress(stage, done, total) with rows, stage "order" or "ties".
 
     Returns:
-        indices [M, k] int64, values [M, k] float32 (those of :func:`inner_products`, lowered where
-        rounding would make them ascend) and tie groups [M, k] int32 (equal numbers = tied
+        indices [m, k] int64, values [m, k] float32 (those of :func:`inner_products`, lowered where
+        rounding would make them ascend) and tie groups [m, k] int32 (equal numbers = tied
         entries), each row in order.
 
     Raises:
@@ -84,20 +86,22 @@ def order_candidates(
     visit = np.argsort(indices.min(axis=1), kind="stable")
 
     def order(span: tuple[int, int]) -> np.ndarray:
-        rows = visit[slice(*span)]
-        index, value, run, unsure = _order_block(row_set, rows, indices[rows], values[rows], k)
-        out_indices[rows], out_values[rows], out_groups[rows] = index, value, run
-        return unsure
+        place = visit[slice(*span)]
+        index, value, run, unsure = _order_block(
+            row_set, place + first, indices[place], values[place], k
+        )
+        out_indices[place], out_values[place], out_groups[place] = index, value, run
+        return place[unsure]
 
     step = max(1, _ROW_CHUNK_VALUES // (32 * width))
-    unsure = np.concatenate(list(map_rows(order, count, step, "order", progress)))
+    unsure = np.concatenate([visit[:0], *map_rows(order, count, step, "order", progress)])
 
     def search_again(span: tuple[int, int]) -> None:
-        rows = unsure[slice(*span)]
-        index, value, run = _search_rows(row_set, rows, k)
-        out_indices[rows], out_values[rows], out_groups[rows] = index, value, run
+        place = unsure[slice(*span)]
+        index, value, run = _search_rows(row_set, place + first, k)
+        out_indices[place], out_values[place], out_groups[place] = index, value, run
 
-    step = max(1, _ROW_CHUNK_VALUES // count)
+    step = max(1, _ROW_CHUNK_VALUES // len(row_set))
     list(map_rows(search_again, len(unsure), step, "ties", progress))
     return out_indices, out_values, out_groups
 
@@ -150,7 +154,7 @@ def _order_block(
             "precision (TF32 or half), so its lists are not exact. Set NVIDIA_TF32_OVERRIDE=0, or "
             "choose another Clustering.backend"
         )
-    return index, value, run, rows[unsure]
+    return index, value, run, unsure
 
 
 def _values(row_set: RowSet, rows: np.ndarray, index: np.ndarray) -> np.ndarray:

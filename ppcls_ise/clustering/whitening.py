@@ -7,6 +7,7 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from threadpoolctl import threadpool_limits
 
+from ppcls_ise.clustering.centroids import cluster_centroids
 from ppcls_ise.clustering.parallel import map_rows
 from ppcls_ise.clustering.row_set import as_features, duplicate_groups, unit_rows
 
@@ -65,7 +66,20 @@ def whitened(
         result[own] = unit_rows((matrix[own] - mean) @ transform)
 
     list(map_rows(transform_rows, len(matrix), _BLOCK_ROWS))
-    return result[lowest]
+    copies = np.flatnonzero(lowest != np.arange(len(matrix)))
+    result[copies] = result[lowest[copies]]
+    return result
+
+
+def whitened_by_tracklet(features: np.ndarray, tracklets: np.ndarray | None) -> np.ndarray:
+    """`whitened` such that every tracklet counts once, Clustering (18).
+
+    Args:
+        features: [N, D].
+        tracklets: [N] numbers 0 .. T-1, or None: every image counts.
+    """
+    means = None if tracklets is None else cluster_centroids(features, tracklets)
+    return whitened(features, basis=means)
 
 
 def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -74,7 +88,8 @@ def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     count, dim = matrix.shape
     filled = np.asarray(matrix.any(axis=1))
     number = max(np.count_nonzero(filled), 1)
-    mean = (matrix[filled].sum(axis=0, dtype=np.float64) / number).astype(np.float32)
+    # Rows of zeros add nothing, and leaving them out would be a copy.
+    mean = (matrix.sum(axis=0, dtype=np.float64) / number).astype(np.float32)
 
     def moment(span: tuple[int, int]) -> np.ndarray:
         rows = matrix[slice(*span)][filled[slice(*span)]] - mean

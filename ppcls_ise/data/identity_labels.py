@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Identities of images, for a calibration: from names, a table, or clustering."""
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from ppcls_ise.clustering import generate_pseudo_labels
+from ppcls_ise.data.csv_table import read_table
 from ppcls_ise.data.market1501 import person_and_camera
 from ppcls_ise.errors import ConfigError, DataError, shown
+from ppcls_ise.retrieval.calibration import PSEUDO_LABELS
 
 NAMES, PSEUDO = "names", "pseudo"
 _UNKNOWN = -1
-_COLUMNS = ("path", "identity", "camera")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_labels(
                 f"clustering {len(features)} images gives {count} clusters, so there is nothing to "
                 f"compare: {'raise' if not count else 'lower'} --eps ({eps}), or give labels"
             )
-        return Labels(labels, None, f"pseudo-labels ({count} clusters; rates are too good)")
+        return Labels(labels, None, f"{PSEUDO_LABELS} ({count} clusters; rates are too good)")
     return _from_table(kind, paths)
 
 
@@ -79,7 +79,7 @@ def _from_table(file: str, paths: Sequence[str]) -> Labels:
         raise ConfigError(
             f"--labels is {NAMES}, {PSEUDO} or a CSV file; there is no file {shown(file)}"
         )
-    rows = _read_table(file)
+    rows = read_table(file, needed=("path", "identity"), optional=("camera",), others=True)
     known: dict[str, tuple[str, str]] = {}
     for number, row in rows:
         path, entry = row["path"], (row["identity"].strip(), row.get("camera", "").strip())
@@ -96,32 +96,6 @@ def _from_table(file: str, paths: Sequence[str]) -> Labels:
     identities = _numbered([entry and entry[0] for entry in found])
     cameras = _numbered([entry and entry[1] for entry in found]) if with_cameras else None
     return Labels(identities, cameras, f"labels of {shown(Path(file).name)}")
-
-
-def _read_table(file: str) -> list[tuple[int, dict[str, str]]]:
-    """Line number and cells of every line under the header; spaces around a column's name, and
-    columns of other names, do not count. utf-8-sig: spreadsheets begin with a byte-order mark."""
-    with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-        try:
-            reader = csv.reader(stream)
-            header = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, cells) for cells in reader if cells]
-        except csv.Error as error:
-            raise DataError(f"{shown(file)} is no CSV file: {error}") from error
-    if not lines or not {"path", "identity"} <= set(header):
-        raise DataError(f"{shown(file)} needs lines under a header path,identity[,camera]")
-    columns = {name: header.index(name) for name in _COLUMNS if name in header}
-    for name in columns:
-        if header.count(name) > 1:
-            raise DataError(f"{shown(file)} has {header.count(name)} columns {name}: which counts?")
-    rows = []
-    for number, cells in lines:
-        if len(cells) != len(header):
-            raise DataError(
-                f"{shown(file)}: line {number} has {len(cells)} cells, the header {len(header)}"
-            )
-        rows.append((number, {name: cells[place] for name, place in columns.items()}))
-    return rows
 
 
 def _numbered(values: Sequence[str | None]) -> np.ndarray:

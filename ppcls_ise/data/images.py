@@ -28,6 +28,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_LYING = (5, 6, 7, 8)  # whose height and width are exchanged
+
 
 class ImageReadError(DataError):
     """An image file is missing, unreadable, damaged or not an image.
@@ -80,6 +82,21 @@ def check_image_header(path: str | os.PathLike) -> None:
     """
     with _opened(path):
         pass
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Height and width of an image as `read_image` gives it, from its header.
+
+    Raises:
+        ImageReadError: as `check_image_header`.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        try:
+            lies = image.getexif().get(_ORIENTATION, 1) in _LYING
+        except Exception:  # a damaged note, as in `_upright`
+            lies = False
+    return (width, height) if lies else (height, width)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -5,8 +5,9 @@ import os
 import re
 
 from ppcls_ise import compat
+from ppcls_ise.data.image_record import ImageRecord
 from ppcls_ise.data.images import is_image_name
-from ppcls_ise.data.reid_dataset import TRAINING_SPLIT, ImageRecord, ReIDDataset
+from ppcls_ise.data.reid_dataset import TRAINING_SPLIT, ReIDDataset
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.utils.components import register
 

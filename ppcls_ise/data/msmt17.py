@@ -4,8 +4,8 @@
 import os
 import re
 
+from ppcls_ise.data.image_record import ImageRecord
 from ppcls_ise.data.market1501 import MarketStyleDataset
-from ppcls_ise.data.reid_dataset import ImageRecord
 from ppcls_ise.errors import DataError, shown
 from ppcls_ise.utils.components import register
 

@@ -3,15 +3,17 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import paddle
 
 from ppcls_ise import compat
 from ppcls_ise.data.file_stamps import FileStamps
+from ppcls_ise.data.image_record import ImageRecord
 from ppcls_ise.data.images import ImageReadError, check_image_header, read_image
 from ppcls_ise.data.on_device import OnDevice
+from ppcls_ise.data.tracklets import in_order, number_tracklets
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import ConfigError, DataError, shown
 
@@ -21,20 +23,13 @@ _SHOWN = 5
 TRAINING_SPLIT = "bounding_box_train"
 
 
-class ImageRecord(NamedTuple):
-    """One image of a data set: full path, identity and 0-based camera where they are known."""
-
-    path: str
-    pid: int | None
-    camid: int | None
-
-
 class ReIDDataset(paddle.io.Dataset):
     """An ordered list of person crops, for training, clustering, query and gallery alike.
 
-    Subclasses implement ``find_records``. The list is sorted by full path, so it depends on
-    nothing but the files. Ground-truth identities never reach training: in a training split the
-    label of an item is its pseudo label, and ``pids`` is information for the log only.
+    Subclasses implement ``find_records``. The list is sorted by full path (frames of a tracklet by
+    time, see `tracklets.in_order`), so it depends on nothing but the files. Ground-truth identities
+    never reach training: in a training split the label of an item is its pseudo label, and
+    ``pids`` is information for the log only.
 
     Args:
         image_root: folder that holds the data set.
@@ -43,10 +38,12 @@ class ReIDDataset(paddle.io.Dataset):
             give [H, W, 3] again: the data set itself moves the channels to the front.
 
     Attributes:
-        images: N full paths, ascending.
+        images: N full paths, in that order.
         pids: int64 [N] or None.
         camids: int64 [N], 0-based, or None if cameras are unknown.
-        tracklet_ids: int64 [N], -1 = in no tracklet, or None if tracklets are unknown.
+        tracklet_ids: int64 [N], -1 = in no tracklet, or None if no image is in one. A tracklet is
+            in one camera: the same name in two of them means two tracklets.
+        tracklet_names: the name of each number, or None.
         pseudo_labels: int64 [N], -1 = not in a cluster; all -1 until somebody assigns it.
         training: whether labels are pseudo labels.
         seed, epoch: keys of the augmentation, set by ``IdentitySampler``.
@@ -76,19 +73,42 @@ class ReIDDataset(paddle.io.Dataset):
         self._uint8 = False
         self.on_device: OnDevice | None = None
         self._labels_hidden = False
-        records = sorted(self.find_records(), key=lambda record: record.path)
+        found = in_order(self.find_records())
+        records = self.select(found)
+        self._left_out = {r.path for r in found} - {r.path for r in records}
         self.images = [record.path for record in records]
         self.pids = _column([record.pid for record in records])
         self.camids = _column([record.camid for record in records])
-        self.tracklet_ids: np.ndarray | None = None
+        self.tracklet_ids, self.tracklet_names, shared = number_tracklets(records, self.camera_name)
         self._pseudo_labels: np.ndarray = np.full(len(self.images), -1, dtype=np.int64)
         self.stamps = FileStamps(self.images)
         self.log_summary()
+        if self._left_out:
+            logger.info(
+                "%s: %d of %d images are left out (frame_step, max_per_tracklet)",
+                type(self).__name__,
+                len(self._left_out),
+                len(found),
+            )
+        if shared:
+            logger.info(
+                "%s: %d names of tracklets occur in several cameras: each camera has its own",
+                type(self).__name__,
+                shared,
+            )
         self._set_transforms(transform_ops)
 
     def find_records(self) -> list[ImageRecord]:
         """List the images of the split, in any order."""
         raise NotImplementedError
+
+    def select(self, records: list[ImageRecord]) -> list[ImageRecord]:
+        """Those of the images found, in order, that are used."""
+        return records
+
+    def camera_name(self, camid: int) -> str:
+        """What camera ``camid`` is called in messages."""
+        return str(camid)
 
     def log_summary(self) -> None:
         """Log what was found."""
@@ -169,7 +189,7 @@ class ReIDDataset(paddle.io.Dataset):
                 error,
             )
             return
-        new = sorted(found - set(self.images))
+        new = sorted(found - set(self.images) - self._left_out)
         if new:
             logger.warning(
                 "%d images were added after the run began and are left out until the next start: "

@@ -16,7 +16,16 @@ class UnsupervisedVeRi776(MarketStyleDataset):
     vehicle and camera do not count. The published list files are not needed.
     """
 
-    known_folders = ("veri776/VeRi", "veri/VeRi", "VeRi", "VeRi_with_plate", "VeRi-776", "veri")
+    known_folders = (
+        "veri776/VeRi",
+        "veri/VeRi",
+        "veri/VeRi776",
+        "VeRi",
+        "VeRi776",
+        "VeRi_with_plate",
+        "VeRi-776",
+        "veri",
+    )
     published_counts = {"bounding_box_train": 37778, "query": 1678, "bounding_box_test": 11579}
     num_cameras = 20
     split_folders = {

@@ -5,6 +5,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ppcls_ise.errors import DataError
 from ppcls_ise.utils.array_files import read_numpy
 from ppcls_ise.utils.files import reading, replacing
 from ppcls_ise.utils.progress import progress_bar
+from ppcls_ise.utils.tables import cell as cell
 
 
 def extract_files(
@@ -49,18 +51,23 @@ def save_features(
     *,
     model: str,
     arithmetic: str = "float32",
+    camids: np.ndarray | None = None,
+    tracklet_ids: np.ndarray | None = None,
 ) -> None:
     """Write ``features`` [N, D] float32 and ``paths`` [N], atomically.
 
     ``.npz``: arrays ``features``, ``paths``, ``model`` (the fingerprint) and ``arithmetic`` (what
-    the device computed in, see `engine.tf32.state`: TF32 moves features by 1e-3). ``.csv``: a
-    header ``path,0,1,…``, then a line per image; 9 digits, which give the same float32 again.
+    the device computed in, see `engine.tf32.state`: TF32 moves features by 1e-3), and ``camids``
+    and ``tracklet_ids`` [N] int64 (-1 = in none) where they are known. ``.csv``: a header
+    ``path,0,1,…``, then a line per image; 9 digits, which give the same float32 again.
 
     Raises:
         OSError: it cannot be written there.
     """
     with replacing(path) as scratch:
         if Path(path).suffix == ".npz":
+            groups = {"camids": camids, "tracklet_ids": tracklet_ids}
+            known: Any = {name: array for name, array in groups.items() if array is not None}
             with scratch.open("wb") as file:
                 np.savez(
                     file,
@@ -68,6 +75,7 @@ def save_features(
                     paths=np.array(paths),
                     model=np.array(model),
                     arithmetic=np.array(arithmetic),
+                    **known,
                 )
             return
         text = io.StringIO()
@@ -78,13 +86,18 @@ def save_features(
         scratch.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def cell(path: str) -> str:
-    """A path as a cell of a table: the same file, but no program takes it for a formula."""
-    return f"./{path}" if path[:1] in ("=", "+", "-", "@", "\t", "\r") else path
+class FeatureFile(NamedTuple):
+    """Features [N, D], paths and fingerprint of the model; cameras and tracklets [N] or None."""
+
+    features: np.ndarray
+    paths: list[str]
+    model: str
+    camids: np.ndarray | None
+    tracklet_ids: np.ndarray | None
 
 
-def load_features(path: str | Path) -> tuple[np.ndarray, list[str], str]:
-    """Features [N, D], paths and fingerprint of a ``.npz`` that `save_features` wrote.
+def load_features(path: str | Path) -> FeatureFile:
+    """What `save_features` wrote as ``.npz``.
 
     Raises:
         DataError: it is something else.
@@ -98,4 +111,8 @@ def load_features(path: str | Path) -> tuple[np.ndarray, list[str], str]:
             raise ValueError("its arrays do not fit together")
         if {paths.dtype.kind, model.dtype.kind} != {"U"} or model.ndim:
             raise ValueError("its names are no texts")
-    return features, [str(name) for name in paths], str(model)
+        groups = [arrays.get(name) for name in ("camids", "tracklet_ids")]
+        for array in groups:
+            if array is not None and (array.shape != paths.shape or array.dtype.kind not in "iu"):
+                raise ValueError("its cameras or tracklets are not one number per image")
+    return FeatureFile(features, [str(name) for name in paths], str(model), *groups)

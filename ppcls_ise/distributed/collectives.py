@@ -2,18 +2,18 @@
 """The few collective operations of the plugin; each is the identity in a single process."""
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
 
-Result = TypeVar("Result")
+from ppcls_ise.distributed import heartbeat
 
 _MEETING = "ppcls_ise/meeting"
-_LONGEST_PAUSE = 0.5  # seconds
+_LONGEST_PAUSE = 0.1  # seconds
+_CHUNK = 1 << 25  # bytes of each process that are gathered at once, on the device on cards
 _meetings = 0
 
 
@@ -63,7 +63,8 @@ def gather_labels(labels: paddle.Tensor) -> paddle.Tensor:
 
 def meet() -> None:
     """Wait until every process is here, however long that takes; call it before a collective
-    operation that some processes may reach much later than others.
+    operation that some processes may reach much later than others. A process that gives no sign of
+    life meanwhile ends all (`heartbeat`).
 
     A collective of gloo fails after 30 s, which Paddle has no setting for. So this one goes through
     the store by which the processes found each other. Unlike a barrier it may be left while others
@@ -75,6 +76,7 @@ def meet() -> None:
     global _meetings
     if dist.get_world_size() == 1:
         return
+    heartbeat.start()
     store = paddle.base.core.create_or_get_global_tcp_store()
     _meetings += 1
     store.add(_MEETING, 1)
@@ -84,18 +86,9 @@ def meet() -> None:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def from_process_0(compute: Callable[[], Result]) -> Result:
-    """What ``compute`` gives on process 0, on all of them; the others wait however long it takes.
-
-    The result travels pickled between the processes of one run. If process 0 fails, the launcher
-    ends the others.
-    """
-    if dist.get_world_size() == 1:
-        return compute()
-    box = [compute() if dist.get_rank() == 0 else None]
-    meet()
-    dist.broadcast_object_list(box, src=0)
-    return cast(Result, box[0])
+def meet_all() -> None:
+    """No process goes on before all are here."""
+    AllProcesses().gather(np.zeros(1, np.uint8))
 
 
 def largest(number: int) -> int:
@@ -105,15 +98,51 @@ def largest(number: int) -> int:
     return int(paddle.concat(_all_gather(paddle.to_tensor([number]))).max())
 
 
+class AllProcesses:
+    """The processes of this run, for what shares its work out (`ppcls_ise.clustering`,
+    `ppcls_ise.metrics`)."""
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank()
+
+    @property
+    def size(self) -> int:
+        return dist.get_world_size()
+
+    def gather(self, part: np.ndarray) -> list[np.ndarray]:
+        """Arrays of all processes by rank, of any type; their lengths may differ.
+
+        Cost: every process holds them all, on the host; on the way, 32 MB of each at a time. It
+        waits for the others (`meet`).
+        """
+        if self.size == 1:
+            return [part]
+        meet()
+        lengths = [int(n) for n in paddle.concat(_all_gather(paddle.to_tensor([len(part)])))]
+        row = int(np.prod(part.shape[1:])) * part.itemsize
+        parts = [np.empty((length, *part.shape[1:]), part.dtype) for length in lengths]
+        own = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+        flat = [each.reshape(-1).view(np.uint8) for each in parts]
+        for start in range(0, max(lengths) * row, _CHUNK):
+            # Collectives want equal shapes, so shorter parts travel with padding.
+            sent = np.zeros(min(_CHUNK, max(lengths) * row - start), np.uint8)
+            piece = own[start : start + len(sent)]
+            sent[: len(piece)] = piece
+            received = _all_gather(paddle.to_tensor(sent))
+            for target, piece in zip(flat, received, strict=True):
+                place = target[start : start + len(sent)]
+                place[:] = piece.numpy()[: len(place)]
+        return parts
+
+
 def gather_arrays(array: np.ndarray) -> np.ndarray:
     """Arrays of all processes in rank order, concatenated; lengths may differ.
 
     Cost: every process holds the whole. It waits for the others (`meet`).
     """
-    if dist.get_world_size() == 1:
-        return array
-    meet()
-    return _gather(paddle.to_tensor(array))[0].numpy()
+    parts = AllProcesses().gather(array)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def broadcast_array(array: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from ppcls_ise.clustering import PseudoLabels
 from ppcls_ise.compat import Config
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.engine.feature_extraction import Features
+from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.heads import MemoryHead
 
 
@@ -68,7 +69,9 @@ class TrainingEngine(Protocol):
     @property
     def run_folder(self) -> Path: ...
 
-    def extract(self, loader: DataLoader, *, title: str) -> Features: ...
+    def extract(
+        self, loader: DataLoader, *, title: str, storage: FeatureStorage | None = None
+    ) -> Features: ...
 
     def stop_if_asked(self) -> None: ...
 

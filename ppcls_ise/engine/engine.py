@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PaddleClas's engine with an epoch hook, re-ID evaluation and checked weights."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,18 +16,23 @@ from paddle.utils import unique_name
 from ppcls_ise import compat
 from ppcls_ise.compat import Config
 from ppcls_ise.compat.training_loop import mixed_precision_in, watched_batches
+from ppcls_ise.config.complete import complete
 from ppcls_ise.data import IdentitySampler, ReIDDataset
-from ppcls_ise.distributed.collectives import from_process_0
+from ppcls_ise.distributed.collectives import AllProcesses
 from ppcls_ise.engine import tf32
 from ppcls_ise.engine.callback import Callback
 from ppcls_ise.engine.clustering_callback import ClusteringCallback
 from ppcls_ise.engine.epoch_report import EpochReport
+from ppcls_ise.engine.evaluated_sets import known_of_both
 from ppcls_ise.engine.feature_extraction import Features, extract, require_readable
+from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
 from ppcls_ise.engine.preparation import prepare
+from ppcls_ise.engine.record.run_record import RunRecord
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
 from ppcls_ise.engine.resume.settings import settings_of
+from ppcls_ise.engine.start_remarks import StartRemarks
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import ConfigError, WeightsError
 from ppcls_ise.heads import MemoryHead
@@ -67,7 +73,8 @@ class UnsupervisedEngine(Engine):
     def __init__(self, config: Config, mode: str = "train") -> None:
         config = compat.copy_of(config)  # PaddleClas changes it, and so do we
         prepare(config, mode)
-        self.settings = settings_of(config) if mode == "train" else {}
+        as_run = complete(config) if mode == "train" else {}
+        self.settings = settings_of(as_run) if as_run else {}
         options = config["Global"]
         if mode != "train":  # a checkpoint is as good a place for weights to evaluate
             options["pretrained_model"] = options["pretrained_model"] or options["checkpoints"]
@@ -83,7 +90,7 @@ class UnsupervisedEngine(Engine):
         # changes, so only backbone and neck become static, below.
         static, options["to_static"] = options.get("to_static", False), False
         # Paddle keeps optimizer states under names that count up.
-        with unique_name.guard(), compat.building():
+        with unique_name.guard(), compat.building(), compat.config_in_file_only():
             _build(super().__init__, config, mode)
         _require_stopped(self.plain_model.backbone, config["Arch"])
         options["pretrained_model"], options["to_static"] = weights, static
@@ -116,7 +123,7 @@ class UnsupervisedEngine(Engine):
         if mode == "eval" or (mode == "train" and options["eval_during_train"]):
             self._check_evaluation()
         if mode == "train":
-            self._prepare_training()
+            self._prepare_training(as_run)
 
     # -- what callbacks and tools use ---------------------------------------------------------
 
@@ -196,7 +203,7 @@ class UnsupervisedEngine(Engine):
 
     # -- training -----------------------------------------------------------------------------
 
-    def _prepare_training(self) -> None:
+    def _prepare_training(self, as_run: dict[str, Any]) -> None:
         if not isinstance(self.head, MemoryHead):
             raise ConfigError(
                 "training without labels needs a head with a memory: set Arch.Head.name to "
@@ -212,7 +219,17 @@ class UnsupervisedEngine(Engine):
         self.train_sampler.seed = self.seed
         self.clustering = ClusteringCallback(**self.config["Clustering"])
         self.clustering.check(self.train_dataset)
-        self.callbacks: list[Callback] = [EpochReport(self.clustering), self.clustering]
+        if compat.output_folder_lacks_arch_name():
+            as_run["Global"]["output_dir"] = str(self.run_folder.parent)
+        self.record = RunRecord(as_run, compat.take_visualdl_writer(self))
+        self.clustering.record = self.record
+        report = EpochReport(self.clustering)
+        self.callbacks: list[Callback] = [
+            self.record,
+            StartRemarks(self.clustering.options),
+            report,
+            self.clustering,
+        ]
         self.checkpoints = Checkpoints(self)
         if self.config["Global"]["eval_during_train"]:
             for loader in (self.query_dataloader, self.gallery_dataloader):
@@ -237,13 +254,14 @@ class UnsupervisedEngine(Engine):
     def _check_evaluation(self) -> None:
         """Find what would keep an evaluation from its end before anything is computed."""
         query, gallery = self.query_dataloader.dataset, self.gallery_dataloader.dataset
-        self.metric.check((query.pids, query.camids), (gallery.pids, gallery.camids))
+        self.metric.check(*known_of_both(query, gallery))
 
     def train(self) -> None:
         """Train to the last epoch, from where ``Global.checkpoints`` left off; see
         `ppcls_ise.engine.resume.checkpoints.Checkpoints.run` for the ways in which it ends."""
         with unique_name.guard():
             self.checkpoints.run(super().train)
+        self.record.finish(self)
 
     def losses_read(self, values: dict[str, float]) -> None:
         """Called by the repaired log of `compat.training_loop` with the losses of every step."""
@@ -294,17 +312,20 @@ class UnsupervisedEngine(Engine):
         Raises:
             DataError: an image cannot be read.
         """
+        started = time.perf_counter()
         sides = self.query_and_gallery()
-        result = from_process_0(lambda: self.metric(*sides))
+        result = self.metric(*sides, processes=AllProcesses())
         self.last_result = result
+        if self.mode == "train":
+            self.record.evaluated(self, epoch, result, sides, time.perf_counter() - started)
         compat.logger().info(f"[Eval][Epoch {epoch}] {result}")
         if skipped := result.describe_skipped(self.query_dataloader.dataset.images):
             compat.logger().warning(f"[Eval] {skipped}")
-        for name, value in (("mAP", result.mAP), ("rank1", result.rank1)):
-            compat.log_scalar(self, name, value, epoch)
         return result.mAP
 
-    def extract(self, loader: DataLoader, *, title: str) -> Features:
+    def extract(
+        self, loader: DataLoader, *, title: str, storage: FeatureStorage | None = None
+    ) -> Features:
         """`ppcls_ise.engine.feature_extraction.extract` with this engine's model and precision."""
         return extract(
             self.model,
@@ -312,6 +333,7 @@ class UnsupervisedEngine(Engine):
             title=title,
             precision=self._feature_context,
             static=self._static_features,
+            storage=storage,
             after_batch=self.stop_if_asked,
         )
 
@@ -322,20 +344,19 @@ class UnsupervisedEngine(Engine):
         return paddle.amp.auto_cast(dtype={"bf16": "bfloat16", "fp16": "float16"}[kind])
 
     def query_and_gallery(self) -> tuple[Side, Side]:
-        """Features, identities and cameras of both sides, in the order of their data sets.
+        """Features of both sides and what is known of them, in the order of their data sets.
 
         Raises:
             DataError: an image cannot be read.
         """
+        loaders = (self.query_dataloader, self.gallery_dataloader)
+        known = known_of_both(*(loader.dataset for loader in loaders))
         sides = []
-        for title, loader in (
-            ("query", self.query_dataloader),
-            ("gallery", self.gallery_dataloader),
-        ):
+        for title, loader, labels in zip(("query", "gallery"), loaders, known, strict=True):
             loader.dataset.require_unchanged()
             features = self.extract(loader, title=f"{title} features")
             require_readable(features, loader.dataset, title=title)
-            sides.append((features.values, loader.dataset.pids, loader.dataset.camids))
+            sides.append(Side(features.values, *labels))
         return sides[0], sides[1]
 
     # -- weights ------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ordered feature extraction."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,24 @@ import numpy as np
 import paddle
 from paddle import nn
 from paddle.io import DataLoader, DistributedBatchSampler
-from tqdm import tqdm
 
+from ppcls_ise.clustering.parallel import spans
 from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.compat.training_loop import batches_of
 from ppcls_ise.data import ReIDDataset
-from ppcls_ise.distributed.collectives import broadcast_running_statistics, gather_arrays
+from ppcls_ise.distributed.collectives import (
+    broadcast_running_statistics,
+    gather_arrays,
+    meet_all,
+)
+from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import DataError, DivergenceError
+from ppcls_ise.utils.progress import tracked
 from ppcls_ise.utils.stop_requests import keep_working
 
 _SHOWN = 5
+_MOVED_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -28,16 +35,35 @@ class Features:
     """Features of a data set, in its order.
 
     Attributes:
-        values: [N, D] float32, unit rows; a zero row where the image could not be read.
+        values: [N, D] float32, unit rows; a zero row where the image could not be read. Not to be
+            written to: several processes may share them (`FeatureStorage`).
         readable: [N] bool.
+        fills: whether this process writes them.
     """
 
     values: np.ndarray
     readable: np.ndarray
+    fills: bool = True
 
-    def usable(self) -> np.ndarray:
-        """Rows of the readable images [M, D]; ``values`` itself where all are."""
-        return self.values if self.readable.all() else self.values[self.readable]
+    @contextmanager
+    def together(self) -> Iterator[np.ndarray]:
+        """Rows of the readable images [M, D], without a copy: they are moved together, and back in
+        the end, so ``values`` must not be used meanwhile. All processes call this together."""
+        rows = np.flatnonzero(self.readable)
+        if len(rows) == len(self.values):
+            yield self.values
+            return
+        blocks = list(spans(len(rows), _MOVED_ROWS))
+        for start, stop in blocks if self.fills else ():
+            self.values[start:stop] = self.values[rows[start:stop]]
+        meet_all()
+        yield self.values[: len(rows)]
+        meet_all()
+        for start, stop in reversed(blocks) if self.fills else ():
+            self.values[rows[start:stop]] = self.values[start:stop].copy()
+        if self.fills:
+            self.values[~self.readable] = 0.0
+        meet_all()
 
 
 def loader_of(
@@ -69,6 +95,7 @@ def extract(
     title: str,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     static: StaticFeatures | None = None,
+    storage: FeatureStorage | None = None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Features:
     """Evaluation-mode features of every image behind ``loader`` (CC (2)).
@@ -76,14 +103,15 @@ def extract(
     ``N(BN(pooled))`` of the single image. The order is the data set's whatever the loader's;
     several processes each compute a part, batch by batch, and all receive the whole.
 
-    Memory: the result, 4 N D bytes, and some batches; every process holds all of it.
+    Memory: the result, 4 N D bytes, once on a machine, and some batches.
 
     Args:
         model: a ``RecModel``; its mode is restored afterwards.
         loader: over a `ReIDDataset` (or a view of one); as many batches in every process.
-        title: for the progress bar, which is shown on terminals only.
+        title: for the progress bar.
         precision: makes the mixed-precision context of a batch.
         static: computes by a static graph where it can.
+        storage: where the result is held; in memory by default.
         after_batch: called after every batch, in all processes alike.
 
     Raises:
@@ -97,9 +125,7 @@ def extract(
     found: Features | None = None
     finite = np.ones(len(dataset), bool)
     network = None
-    progress = tqdm(
-        batches_of(loader), desc=title, total=len(loader), unit="batch", leave=False, disable=None
-    )
+    progress = tracked(batches_of(loader), title, "batch", len(loader))
     for images, labels, *_ in progress:
         if dataset.on_device is not None:
             images = dataset.on_device(images)
@@ -114,14 +140,16 @@ def extract(
         rows = gather_arrays(rows)
         index, readable = gather_arrays(labels.numpy()[:, 1:3]).T
         if found is None:
-            values = np.zeros((len(dataset), rows.shape[1]), np.float32)
-            found = Features(values, np.zeros(len(dataset), bool))
+            values, fills = (storage or FeatureStorage()).zeros(len(dataset), rows.shape[1])
+            found = Features(values, np.zeros(len(dataset), bool), fills)
         rows[readable == 0] = 0.0
         finite[index] = whole = np.isfinite(rows).all(axis=1)
         rows[~whole] = 0.0
-        found.values[index] = unit_rows(rows)
+        if found.fills:
+            found.values[index] = unit_rows(rows, out=rows)
         found.readable[index] = readable != 0
         after_batch()
+    meet_all()  # what others read is filled
     if was_training:
         model.train()
     if found is None:

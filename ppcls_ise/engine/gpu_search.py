@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import paddle
@@ -13,6 +14,7 @@ from ppcls_ise import compat
 from ppcls_ise.clustering import faiss_search
 from ppcls_ise.clustering.neighbors import Backend, search_backend
 from ppcls_ise.clustering.parallel import Progress, spans
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, own_rows
 from ppcls_ise.clustering.row_set import RowSet
 from ppcls_ise.engine.tf32 import full_float32
 from ppcls_ise.errors import ConfigError, InexactSearchError
@@ -54,39 +56,44 @@ def or_blocked(compute: Callable[[Backend], Result], backend: Backend) -> Result
 
 @paddle.no_grad()
 def top_candidates(
-    row_set: RowSet, width: int, *, progress: Progress | None = None
+    row_set: RowSet,
+    width: int,
+    *,
+    processes: Processes = ONE_PROCESS,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See :class:`ppcls_ise.clustering.neighbors.Backend`; M²·D products on the current device.
+    """See :class:`ppcls_ise.clustering.neighbors.Backend`; M²·D products on the current device,
+    shared out by rows, each process on its own.
 
-    Needs memory for the rows (4·M·D bytes) and one block of 4,096 x 65,536 products (1 GB, and as
-    much again to sort it out).
+    The rows stay in the memory of the host and go through the device in blocks, so that M is
+    bounded by the former: 65,536 rows at a time (0.5 GB for D = 2048), 4,096 of the own rows
+    beside them, and their products (1 GB, and as much again to sort them out).
     """
     count = len(row_set)
-    indices = np.empty((count, width), dtype=np.int32)
-    values = np.empty((count, width), dtype=np.float32)
-    rows = paddle.to_tensor(row_set.slice(0, count))
-    groups = None if row_set.groups is None else paddle.to_tensor(row_set.groups)
+    first, last = own_rows(count, processes)
+    indices = np.full((last - first, width), -1, dtype=np.int32)
+    values = np.full((last - first, width), -np.inf, dtype=np.float32)
+    blocks = list(product(spans(count, _BASE_ROWS), spans(last - first, _QUERY_ROWS)))
+    on_device = -1  # where the rows that are on the device begin
     with full_float32():
-        for start, stop in spans(count, _QUERY_ROWS):
-            best_values: Any = None
-            best: Any = None
-            for first, last in spans(count, _BASE_ROWS):
-                scores = paddle.matmul(rows[start:stop], rows[first:last], transpose_y=True)
-                if groups is not None:
-                    same = groups[start:stop].unsqueeze(1) == groups[first:last].unsqueeze(0)
-                    scores = paddle.where(same, paddle.full_like(scores, -float("inf")), scores)
-                found_values, found = paddle.topk(scores, min(width, last - first), axis=1)
-                found = found + first
-                if best is not None:
-                    found_values = paddle.concat([best_values, found_values], axis=1)
-                    found = paddle.concat([best, found], axis=1)
-                    found_values, place = paddle.topk(
-                        found_values, min(width, found.shape[1]), axis=1
-                    )
-                    found = paddle.take_along_axis(found, place, axis=1)
-                best_values, best = found_values, found
-            indices[start:stop], values[start:stop] = best.numpy(), best_values.numpy()
+        for done, ((begin, end), (start, stop)) in enumerate(blocks, 1):
+            if begin != on_device:
+                base, on_device = paddle.to_tensor(row_set.slice(begin, end)), begin
+            own = paddle.to_tensor(row_set.slice(first + start, first + stop))
+            scores = paddle.matmul(own, base, transpose_y=True)
+            if row_set.groups is not None:
+                left = paddle.to_tensor(row_set.groups[first + start : first + stop])
+                right = paddle.to_tensor(row_set.groups[begin:end])
+                same = left.unsqueeze(1) == right.unsqueeze(0)
+                scores = paddle.where(same, paddle.full_like(scores, -float("inf")), scores)
+            found_values, found = paddle.topk(scores, min(width, end - begin), axis=1)
+            # What these rows had before, and what this block adds.
+            names = np.concatenate([indices[start:stop], found.numpy() + begin], axis=1)
+            both = np.concatenate([values[start:stop], found_values.numpy()], axis=1)
+            best = np.argpartition(both, both.shape[1] - width, axis=1)[:, -width:]
+            indices[start:stop] = np.take_along_axis(names, best, axis=1)
+            values[start:stop] = np.take_along_axis(both, best, axis=1)
             if progress is not None:
-                progress("neighbors", stop, count)
+                progress("neighbors", done, len(blocks))
     indices[np.isneginf(values)] = -1
     return indices, values

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from ppcls_ise import compat
+from ppcls_ise.clustering.parallel import spans
 from ppcls_ise.data.file_stamps import copies
 from ppcls_ise.data.transforms import seeded_generators
 from ppcls_ise.errors import shown
 
 _SHOWN = 3
+_BLOCK_ROWS = 1024
 _EQUAL = 1e-6  # between float32 unit rows
 
 
@@ -69,7 +71,8 @@ def _size(transform_ops: list[Any]) -> tuple[int, int]:
 
 def odd_features(values: np.ndarray) -> Iterator[str]:
     """Remarks on unit features [M, D]; O(M D)."""
-    if len(values) > 1 and np.abs(values - values[0]).max() <= _EQUAL:
+    blocks = (values[start:stop] for start, stop in spans(len(values), _BLOCK_ROWS))
+    if len(values) > 1 and all(np.abs(block - values[0]).max() <= _EQUAL for block in blocks):
         yield (
             f"all {len(values)} images have the same feature, so they cannot be told apart. Either "
             "they are copies of one image, or the network has collapsed: lower "

@@ -83,7 +83,8 @@ class CSAHead(MemoryHead):
         momentum, temperature: see `ClusterMemory`.
         memory: ``"hps"``, or ``"hard"`` / ``"mean"`` of `ClusterMemory` to leave HPS out.
         initialization: ``"csa"``, or ``"mean"`` for the plain centroids.
-        num_heads, attention_dim: see `ClusterAggregation`.
+        num_heads: heads of the attention.
+        attention_dim: values of its queries and keys, of all heads together.
         max_samples: most samples of a cluster that attend to each other at the clustering;
             larger clusters are aggregated in parts.
     """

@@ -21,7 +21,9 @@ class MemoryHead(nn.Layer):
     memory is not a parameter and not in the weights: the clustering callback resets it.
 
     Args:
-        momentum, temperature, memory: see `ClusterMemory` (``memory`` is its update rule).
+        momentum: mu, weight of the OLD prototype, in [0, 1].
+        temperature: tau, positive.
+        memory: update rule of `ClusterMemory`, ``mean`` or ``hard``.
     """
 
     def __init__(

@@ -230,7 +230,9 @@ class StaticModel:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """[B, 3, H, W] -> [B, D], both float32."""
         images = np.ascontiguousarray(images, dtype=np.float32)
-        count = len(images) or 1
+        count = len(images)
+        if not count:  # on which some operators crash
+            return self._run(np.zeros((1, *images.shape[1:]), np.float32))[:0]
         rows = self._rows or count
         with _threads_kept():
             pieces = [self._run(images[i : i + rows]) for i in range(0, count, rows)]

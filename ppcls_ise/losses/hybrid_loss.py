@@ -106,7 +106,7 @@ class HybridContrastLoss(nn.Layer):
             PaddleClas's own key: the weight of this loss among others.)
         convex: for version 1: weights w and 1 - w instead of the released w and w (1 - w).
             Version 2 is convex anyway.
-        label_smoothing: see `smoothed_cross_entropy`.
+        label_smoothing: smooth the labels (HHCL (10)).
     """
 
     def __init__(

@@ -181,7 +181,11 @@ class InstanceMemory(ClusterMemory):
             )
         chosen = draw_members(labels, len(centroids), self.num_instances, generator)
         super().reset(centroids)
-        self._slots = paddle.to_tensor(features[chosen.reshape(-1)]).astype(self.prototypes.dtype)
+        # Slot by slot: the features, which may be on the disk, and the slots are never held twice.
+        self._slots = paddle.zeros([chosen.size, features.shape[1]], self.prototypes.dtype)
+        for number, rows in enumerate(chosen):
+            place = slice(number * len(rows), (number + 1) * len(rows))
+            self._slots[place] = paddle.to_tensor(features[rows])
 
     def restore(self, rows: paddle.Tensor) -> None:
         """Take over a memory in the layout of `rows` (array or tensor, copied).

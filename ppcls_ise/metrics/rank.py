@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from ppcls_ise.clustering.parallel import ordered_map, spans
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, own_rows, whole
 from ppcls_ise.clustering.row_set import as_features, duplicate_groups, row_norms
 
 PROTOCOLS = ("cross_camera", "all")
-_BLOCK_VALUES = 3 << 24
-_LEAST_BLOCK, _LARGEST_BLOCK = 64, 1024
+_BLOCK_VALUES = 3 << 23
+_LEAST_BLOCK, _LARGEST_BLOCK = 64, 256
 _FAR = 100.0  # squared distance of the mean from the origin over the variance around it
 
 
@@ -49,15 +52,21 @@ def evaluate_rank(
     max_rank: int = 50,
     *,
     protocol: str = "cross_camera",
+    query_tracklets: np.ndarray | None = None,
+    gallery_tracklets: np.ndarray | None = None,
     distmat: np.ndarray | Iterable[np.ndarray] | None = None,
+    processes: Processes = ONE_PROCESS,
 ) -> RankResult:
     """Rank the gallery for every query by squared Euclidean distance and score the ranking.
 
     Protocol "cross_camera" (Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV
     2015): gallery images with the identity and the camera of the query are removed. Protocol
     "all" removes nothing, not even the query image itself if the gallery contains it, and needs no
-    cameras. Queries without a match in what remains are skipped and reported. Identities 0 and -1
-    are ordinary identities here; data sets leave out what must be left out.
+    cameras. With tracklets, gallery images with the identity and the tracklet of the query are
+    removed too, whatever the protocol: they are frames that follow one another, found by any
+    feature. Where no cameras are known that is the only honest count. Queries without a match in
+    what remains are skipped and reported. Identities 0 and -1 are ordinary identities here; data
+    sets leave out what must be left out.
 
     Clustering (13) to Clustering (15): AP of a query with matches at ranks r_1 < ... < r_n is
     (1/n) sum_t t/r_t. Gallery images at
@@ -66,7 +75,8 @@ def evaluate_rank(
     among ties and differ then, and only then. Exact copies in the gallery tie exactly.
 
     Only the ranks of the matches are computed, by counting larger scores: O(Q·G·D) for the product
-    and O(Q·G) for the rest; memory is a block of about 200 MB, never Q x G. Rows of equal norm (to
+    and O(Q·G) for the rest; memory is a block of at most 100 MB per core, never Q x G. Any number
+    of cores and processes gives the same figures to the last digit. Rows of equal norm (to
     float32 rounding) are ranked by inner product, which is the same order; rows far from the origin
     are moved there, which changes no distance.
 
@@ -79,11 +89,15 @@ def evaluate_rank(
         gallery_camids: [G], likewise.
         max_rank: length of the CMC curve, may exceed G.
         protocol: "cross_camera" or "all".
-        distmat: distances to use instead, [Q, G] or an iterable of consecutive row blocks of it.
+        query_tracklets: [Q] integers, below 0 = in no tracklet, or None.
+        gallery_tracklets: [G], numbered as those of the queries; both or none.
+        distmat: distances to use instead, [Q, G] or an iterable of consecutive row blocks of it; in
+            several processes of the rows of `own_queries` alone.
+        processes: who shares the queries out; all of them call this alike and receive the result.
 
     Raises:
         ValueError: an empty side, shapes that do not fit, NaN or Inf, unknown protocol, missing
-            cameras, max_rank < 1.
+            cameras, tracklets of one side only, max_rank < 1.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
@@ -96,35 +110,47 @@ def evaluate_rank(
         if not len(pids):
             raise ValueError(f"the {side} set is empty: there is nothing to evaluate")
     cameras = _cameras(protocol, query_pids, gallery_pids, query_camids, gallery_camids)
+    tracklets = _pair("tracklets", query_pids, gallery_pids, query_tracklets, gallery_tracklets)
     count, gallery_count = len(query_pids), len(gallery_pids)
-    if distmat is not None:
-        blocks = _distance_blocks(distmat, count, gallery_count)
-    elif query_features is None or gallery_features is None:
-        raise ValueError("query_features and gallery_features are needed unless distmat is given")
-    else:
-        blocks = _score_blocks(query_features, gallery_features, count, gallery_count)
-
     by_pid = np.argsort(gallery_pids, kind="stable")
     first = np.searchsorted(gallery_pids[by_pid], query_pids, side="left")
     last = np.searchsorted(gallery_pids[by_pid], query_pids, side="right")
-    hits = np.zeros(max_rank, dtype=np.int64)
-    precision = np.full(count, np.nan)
-    penalty = np.full(count, np.nan)
-    for start, scores in blocks:
-        for row, query in zip(scores, range(start, start + len(scores)), strict=True):
+
+    def rate(start: int, scores: np.ndarray) -> np.ndarray:
+        """Precision, penalty and rank of the first match of the queries from ``start`` on."""
+        rated = np.full((len(scores), 3), np.nan)
+        for line, row in enumerate(scores):
+            query = start + line
             match = by_pid[first[query] : last[query]]
+            own = np.zeros(len(match), dtype=bool)
             if cameras is not None:
-                same = cameras[1][match] == cameras[0][query]
-                row[match[same]] = -np.inf
-                match = match[~same]
-            if not match.size:
-                continue
-            ranks = _match_ranks(row, match)
-            number = np.arange(1, len(ranks) + 1)
-            precision[query] = np.mean(number / ranks)
-            penalty[query] = len(ranks) / ranks[-1]
-            if ranks[0] <= max_rank:
-                hits[ranks[0] - 1] += 1
+                own |= cameras[1][match] == cameras[0][query]
+            if tracklets is not None and tracklets[0][query] >= 0:
+                own |= tracklets[1][match] == tracklets[0][query]
+            row[match[own]] = -np.inf
+            match = match[~own]
+            if match.size:
+                ranks = _match_ranks(row, match)
+                number = np.arange(1, len(ranks) + 1)
+                rated[line] = np.mean(number / ranks), len(ranks) / ranks[-1], ranks[0]
+        return rated
+
+    if distmat is not None:
+        mine = own_queries(count, gallery_count, processes)
+        rated = [rate(*block) for block in _distance_blocks(distmat, mine, count, gallery_count)]
+    elif query_features is None or gallery_features is None:
+        raise ValueError("query_features and gallery_features are needed unless distmat is given")
+    else:
+        scores_of = _scores(query_features, gallery_features, count, gallery_count, processes)
+        rated = list(
+            ordered_map(
+                lambda span: rate(span[0], scores_of(*span)),
+                query_blocks(count, gallery_count, processes),
+            )
+        )
+    found = whole(np.concatenate([np.empty((0, 3)), *rated]), processes)
+    precision, penalty, best = np.ascontiguousarray(found.T)
+    hits = np.bincount(best[best <= max_rank].astype(np.int64) - 1, minlength=max_rank)
     skipped = np.flatnonzero(np.isnan(precision))
     valid = count - len(skipped)
     return RankResult(
@@ -136,6 +162,25 @@ def evaluate_rank(
         skipped_queries=skipped,
         average_precision=precision,
     )
+
+
+def query_blocks(
+    count: int, gallery_count: int, processes: Processes = ONE_PROCESS
+) -> list[tuple[int, int]]:
+    """(start, stop) of the queries of this process, in the blocks that are multiplied at once.
+
+    Rounding depends on the place in a block product, so the blocks are the same for any number of
+    processes; which ones are whose is not.
+    """
+    step = int(np.clip(_BLOCK_VALUES // gallery_count, _LEAST_BLOCK, _LARGEST_BLOCK))
+    blocks = list(spans(count, step))
+    return blocks[slice(*own_rows(len(blocks), processes))]
+
+
+def own_queries(count: int, gallery_count: int, processes: Processes) -> tuple[int, int]:
+    """(start, stop) of the queries of this process."""
+    blocks = query_blocks(count, gallery_count, processes)
+    return (blocks[0][0], blocks[-1][1]) if blocks else (0, 0)
 
 
 def _match_ranks(scores: np.ndarray, match: np.ndarray) -> np.ndarray:
@@ -169,25 +214,49 @@ def _cameras(
             "protocol 'cross_camera' needs the camera of every query and gallery image. Without "
             "camera labels set Metric.Eval.0.ReIDMetric.protocol=all"
         )
-    query, gallery = np.asarray(query_camids), np.asarray(gallery_camids)
-    for side, cameras, pids in (("query", query, query_pids), ("gallery", gallery, gallery_pids)):
-        if cameras.shape != pids.shape:
+    return _pair("camids", query_pids, gallery_pids, query_camids, gallery_camids)
+
+
+def _pair(
+    kind: str,
+    query_pids: np.ndarray,
+    gallery_pids: np.ndarray,
+    query_values: np.ndarray | None,
+    gallery_values: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both sides as arrays, one number per image; None if there are none."""
+    if query_values is None and gallery_values is None:
+        return None
+    if query_values is None or gallery_values is None:
+        raise ValueError(f"query_{kind} and gallery_{kind} are needed both, or none of them")
+    query, gallery = np.asarray(query_values), np.asarray(gallery_values)
+    for side, values, pids in (("query", query, query_pids), ("gallery", gallery, gallery_pids)):
+        if values.shape != pids.shape:
             raise ValueError(
-                f"{side}_camids has shape {cameras.shape}, {side}_pids has {pids.shape}"
+                f"{side}_{kind} has shape {values.shape}, {side}_pids has {pids.shape}"
             )
     return query, gallery
 
 
 def _distance_blocks(
-    distmat: np.ndarray | Iterable[np.ndarray], count: int, gallery_count: int
+    distmat: np.ndarray | Iterable[np.ndarray],
+    own: tuple[int, int],
+    count: int,
+    gallery_count: int,
 ) -> Iterator[tuple[int, np.ndarray]]:
+    """Negative distances of the queries ``own`` = (start, stop)."""
+    begin, end = own
     blocks = distmat
     if isinstance(distmat, np.ndarray):
+        if len(distmat) != count:
+            raise ValueError(
+                f"distmat must have shape ({count}, {gallery_count}), got {len(distmat)} rows"
+            )
         step = max(1, _BLOCK_VALUES // gallery_count)
-        blocks = (distmat[start : start + step] for start in range(0, len(distmat), step))
-    start = 0
+        blocks = (distmat[begin + i : begin + j] for i, j in spans(end - begin, step))
+    start = begin
     for block in blocks:
-        if block.ndim != 2 or block.shape[1] != gallery_count or start + len(block) > count:
+        if block.ndim != 2 or block.shape[1] != gallery_count or start + len(block) > end:
             raise ValueError(
                 f"distmat must have shape ({count}, {gallery_count}); rows {start}.. are "
                 f"{block.shape}"
@@ -196,14 +265,19 @@ def _distance_blocks(
             raise ValueError("distmat contains NaN or Inf")
         yield start, np.negative(block, dtype=np.result_type(block, np.float32))
         start += len(block)
-    if start != count:
+    if start != end:
         raise ValueError(f"distmat must have shape ({count}, {gallery_count}), got {start} rows")
 
 
-def _score_blocks(
-    query_features: np.ndarray, gallery_features: np.ndarray, count: int, gallery_count: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Scores <q, g> - |g|²/2, descending as the squared Euclidean distance ascends."""
+def _scores(
+    query_features: np.ndarray,
+    gallery_features: np.ndarray,
+    count: int,
+    gallery_count: int,
+    processes: Processes,
+) -> Callable[[int, int], np.ndarray]:
+    """A function of the block of queries (start, stop): scores <q, g> - |g|²/2, descending as the
+    squared Euclidean distance ascends, valid until the thread calls it again."""
     query = as_features(query_features, name="query_features")
     gallery = as_features(gallery_features, name="gallery_features")
     for name, matrix, rows in (("query", query, count), ("gallery", gallery, gallery_count)):
@@ -213,29 +287,33 @@ def _score_blocks(
         raise ValueError(
             f"query features have {query.shape[1]} values, gallery features {gallery.shape[1]}"
         )
-    row_norms(query, name="query_features")
-    norms = row_norms(gallery, name="gallery_features")
+    row_norms(query, name="query_features", processes=processes)
+    norms = row_norms(gallery, name="gallery_features", processes=processes)
     center = _far_center(gallery, norms)
     if center is not None:
         gallery = gallery - center
         norms = row_norms(gallery, name="gallery_features")
     same_norm = _same_norm(norms)
     half_square = (norms**2 / 2).astype(np.float32)
-    # Rounding depends on the place in a block product; copies get the score of their first image.
-    first = duplicate_groups(gallery)
+    # Copies get the score of their first image.
+    first = duplicate_groups(gallery, processes=processes)
     copies = np.flatnonzero(first != np.arange(gallery_count))
-    step = int(np.clip(_BLOCK_VALUES // gallery_count, _LEAST_BLOCK, _LARGEST_BLOCK))
-    # One buffer for all blocks: fresh memory for each would cost a page fault per page.
-    buffer = np.empty((min(step, count), gallery_count), dtype=np.float32)
-    for start in range(0, count, step):
-        scores = buffer[: min(step, count - start)]
-        part = query[start : start + step]
+    # One buffer a thread: fresh memory for each block would cost a page fault per page.
+    own = threading.local()
+
+    def scores_of(start: int, stop: int) -> np.ndarray:
+        if not hasattr(own, "buffer") or len(own.buffer) < stop - start:
+            own.buffer = np.empty((stop - start, gallery_count), dtype=np.float32)
+        scores: np.ndarray = own.buffer[: stop - start]
+        part = query[start:stop]
         np.matmul(part if center is None else part - center, gallery.T, out=scores)
         if not same_norm:
             scores -= half_square
         if copies.size:
             scores[:, copies] = scores[:, first[copies]]
-        yield start, scores
+        return scores
+
+    return scores_of
 
 
 def _far_center(rows: np.ndarray, norms: np.ndarray) -> np.ndarray | None:

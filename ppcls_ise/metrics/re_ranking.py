@@ -16,8 +16,10 @@ from ppcls_ise.clustering.membership import (
     set_similarities,
 )
 from ppcls_ise.clustering.neighbors import search
-from ppcls_ise.clustering.parallel import Progress
+from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, own_rows, whole_matrix
 from ppcls_ise.clustering.row_set import as_features
+from ppcls_ise.metrics.rank import query_blocks
 
 _BLOCK_VALUES = 1 << 23
 # Shared entries summed at once: small enough for the caches.
@@ -32,6 +34,7 @@ def re_ranking(
     k1: int = 20,
     k2: int = 6,
     lambda_value: float = 0.3,
+    processes: Processes = ONE_PROCESS,
     progress: Progress | None = None,
 ) -> Iterator[np.ndarray]:
     """Blocks of rows of the re-ranked distance matrix [Q, G], for ``evaluate_rank(distmat=...)``.
@@ -49,7 +52,7 @@ def re_ranking(
     Deviation: codes that pass squared distances to a function which squares them again rank by
     the fourth power; here d is squared once.
 
-    M²·D/2 multiplications for the search; memory O(M·k1) plus one block of about 32 MB.
+    M²·D/2 multiplications for the search; memory O(M·k1) plus two blocks per core of 32 MB.
 
     Args:
         query_features: [Q, D] unit rows.
@@ -57,10 +60,11 @@ def re_ranking(
         k1: length of the neighbor lists without the image itself.
         k2: length of the list averaged in query expansion; 1 switches it off.
         lambda_value: weight of the original distance, in [0, 1].
+        processes: who shares the work; each receives the rows of its own queries.
         progress: called as progress("neighbors", done, total).
 
     Yields:
-        [b, G] float32, consecutive queries.
+        [b, G] float32, consecutive queries; the same bytes for any number of cores and processes.
 
     Raises:
         ValueError: an empty side, different D, rows that are not unit, k1 or k2 below 1, lambda
@@ -86,31 +90,39 @@ def re_ranking(
         raise ValueError(
             f"re-ranking needs unit rows; row {row} of query + gallery has norm {norms[row]:.4g}"
         )
-    memberships, farthest = _memberships(features, k1, k2, progress)
-    return _blocks(query, gallery, memberships, farthest, lambda_value)
+    memberships, farthest = _memberships(features, k1, k2, processes, progress)
+    blocks = query_blocks(len(query), len(gallery), processes)
+    return _blocks(query, gallery, memberships, farthest, lambda_value, blocks)
 
 
 def _memberships(
-    features: np.ndarray, k1: int, k2: int, progress: Progress | None
+    features: np.ndarray, k1: int, k2: int, processes: Processes, progress: Progress | None
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
     """V after query expansion [M, M], and the largest squared distance of each row [M]."""
     lowest = np.empty(len(features), dtype=np.float32)
-    lists = search(features, k1 + 1, lowest=lowest, progress=progress)
+    lists = search(features, k1 + 1, lowest=lowest, processes=processes, progress=progress)
     farthest = np.maximum(2.0 - 2.0 * lowest, np.finfo(np.float32).tiny)
+    first, last = own_rows(len(features), processes)
     sets = expanded_neighbors(
-        mutual_neighbors(lists[0]), mutual_neighbors(lists[0][:, : half_length(k1)])
+        mutual_neighbors(lists[0]),
+        mutual_neighbors(lists[0][:, : half_length(k1)]),
+        (first, last),
     )
-    distances = np.maximum(2.0 - 2.0 * set_similarities(features, sets, [lists]), 0.0)
+    distances = np.maximum(2.0 - 2.0 * set_similarities(features, sets, [lists], first), 0.0)
     sizes = np.diff(sets.indptr)
-    weights = np.exp(-distances / np.repeat(farthest, sizes))
+    weights = np.exp(-distances / np.repeat(farthest[first:last], sizes))
     filled = sizes > 0
-    totals = np.add.reduceat(weights, sets.indptr[:-1][filled])
+    totals = np.add.reduceat(weights, sets.indptr[:-1][filled]) if filled.any() else weights
     weights /= np.repeat(totals, sizes[filled])
-    memberships = sparse.csr_matrix(
-        (weights.astype(np.float32), sets.indices, sets.indptr), shape=sets.shape
+    memberships = whole_matrix(
+        sparse.csr_matrix(
+            (weights.astype(np.float32), sets.indices, sets.indptr), shape=sets.shape
+        ),
+        processes,
     )
     if k2 > 1:
-        memberships = query_expansion(memberships, lists[0][:, :k2])
+        own_lists = lists[0][first:last, :k2]
+        memberships = whole_matrix(query_expansion(memberships, own_lists), processes)
     return memberships, farthest
 
 
@@ -120,14 +132,16 @@ def _blocks(
     memberships: sparse.csr_matrix,
     farthest: np.ndarray,
     lambda_value: float,
+    blocks: list[tuple[int, int]],
 ) -> Iterator[np.ndarray]:
     columns = memberships[len(query) :].tocsc()
     # Entries of the columns that a query's row shares: what its overlaps cost.
     shared = np.diff(columns.indptr)[memberships[: len(query)].indices]
     work = np.concatenate([[0], np.cumsum(shared)])[memberships.indptr[: len(query) + 1]]
     step = max(1, _BLOCK_VALUES // len(gallery))
-    for start in range(0, len(query), step):
-        stop = min(start + step, len(query))
+
+    def distances(span: tuple[int, int]) -> np.ndarray:
+        start, stop = span
         block = query[start:stop] @ gallery.T
         np.subtract(2.0, 2.0 * block, out=block)
         np.maximum(block, 0.0, out=block)
@@ -141,7 +155,10 @@ def _blocks(
             near = block[first - start : last - start].reshape(-1)
             near[place] -= (1.0 - lambda_value) * (overlap / (2.0 - overlap))
             first = last
-        yield block
+        return block
+
+    parts = ((begin + i, begin + j) for begin, end in blocks for i, j in spans(end - begin, step))
+    yield from ordered_map(distances, parts)
 
 
 def _overlaps(rows: sparse.csr_matrix, columns: sparse.csc_matrix) -> tuple[np.ndarray, np.ndarray]:

@@ -3,20 +3,49 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes
 from ppcls_ise.errors import ConfigError, DataError, shown
-from ppcls_ise.metrics.rank import PROTOCOLS, RankResult, evaluate_rank
+from ppcls_ise.metrics.rank import RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
 from ppcls_ise.utils.components import register
 
 _SHOWN = 5
 
-# Features [N, D], identities [N] or None, cameras [N] or None.
-Side = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
-# Identities and cameras alone.
-Labels = tuple[np.ndarray | None, np.ndarray | None]
+AUTO, CROSS_TRACKLET = "auto", "cross_tracklet"
+# Which matches do not count, in words.
+_RULES = {
+    "cross_camera": "from another camera",
+    CROSS_TRACKLET: "in another tracklet",
+    "all": "",
+}
+
+
+class Labels(NamedTuple):
+    """What is known of N images: identities, cameras and tracklets [N], or None.
+
+    Tracklets below 0 are none; query and gallery number theirs alike.
+    """
+
+    pids: np.ndarray | None
+    camids: np.ndarray | None
+    tracklet_ids: np.ndarray | None = None
+
+
+class Side(NamedTuple):
+    """Features [N, D] of query or gallery, and what is known of the images; see `Labels`."""
+
+    features: np.ndarray
+    pids: np.ndarray | None
+    camids: np.ndarray | None
+    tracklet_ids: np.ndarray | None = None
+
+    @property
+    def labels(self) -> Labels:
+        return Labels(*self[1:])
 
 
 @dataclass(frozen=True)
@@ -27,7 +56,7 @@ class ReIDResult:
         ranks: the numbers.
         num_gallery: images in the gallery.
         topk: ranks to show.
-        protocol: see `ReIDMetric`.
+        protocol: the one that was used; see `ReIDMetric`.
     """
 
     ranks: RankResult
@@ -73,12 +102,9 @@ class ReIDResult:
         if not len(skipped):
             return ""
         names = ", ".join(shown(query_images[i]) for i in skipped[:_SHOWN])
-        rule = (
-            "the gallery has no image of the same identity from another camera "
-            "(Metric.Eval.0.ReIDMetric.protocol=all would also count images of the same camera)"
-            if self.protocol == "cross_camera"
-            else "the gallery has no image of the same identity"
-        )
+        rule = f"the gallery has no image of the same identity {_RULES[self.protocol]}".rstrip()
+        if self.protocol != "all":
+            rule += " (Metric.Eval.0.ReIDMetric.protocol=all would count all others, too)"
         more = ", …" if len(skipped) > _SHOWN else ""
         return f"{len(skipped)} of {self.ranks.num_queries} queries skipped: {rule}: {names}{more}"
 
@@ -91,8 +117,8 @@ class ReIDResult:
         if not self.ranks.num_valid_queries:
             raise DataError(
                 "no query has a match in the gallery, so mAP and CMC are undefined (nan): with "
-                f"protocol {self.protocol}, a match is an image of the same identity"
-                + (" from another camera" if self.protocol == "cross_camera" else "")
+                f"protocol {self.protocol}, a match is an image of the same identity "
+                f"{_RULES[self.protocol]}".rstrip()
                 + ". Check the query and gallery folders, or set "
                 "Metric.Eval.0.ReIDMetric.protocol=all."
             )
@@ -104,8 +130,10 @@ class ReIDMetric:
 
     Args:
         topk: ranks to show.
-        protocol: ``cross_camera`` removes gallery images of the query's identity AND camera (the
-            Market-1501 rule); ``all`` removes nothing, for data without cameras.
+        protocol: which gallery images of the query's identity do not count. ``cross_camera``: those
+            of its camera (the Market-1501 rule), and those of its tracklet, where tracklets are
+            known; ``cross_tracklet``: those of its tracklet, for data without cameras; ``all``: all
+            count; ``auto``: by camera where cameras are known, else by tracklet.
         re_ranking: rank by k-reciprocal re-ranking instead of the plain distance.
         k1, k2, lambda_value: parameters of the re-ranking.
     """
@@ -113,15 +141,16 @@ class ReIDMetric:
     def __init__(
         self,
         topk: Sequence[int] = (1, 5, 10),
-        protocol: str = "cross_camera",
+        protocol: str = AUTO,
         re_ranking: bool = False,
         k1: int = 20,
         k2: int = 6,
         lambda_value: float = 0.3,
     ) -> None:
-        if protocol not in PROTOCOLS:
+        if protocol not in (known := (AUTO, *_RULES)):
             raise ConfigError(
-                f"Metric.Eval.0.ReIDMetric.protocol has to be one of {PROTOCOLS}, got {protocol!r}"
+                "Metric.Eval.0.ReIDMetric.protocol has to be one of "
+                f"{', '.join(known)}, got {protocol!r}"
             )
         if not topk or any(not isinstance(k, int) or k < 1 for k in topk):
             raise ConfigError(
@@ -137,49 +166,72 @@ class ReIDMetric:
         self.re_ranking = re_ranking
         self.k1, self.k2, self.lambda_value = k1, k2, lambda_value
 
-    def check(self, query: Labels, gallery: Labels) -> None:
-        """Make sure that identities and cameras of both sides can be scored.
+    def check(self, query: Labels, gallery: Labels) -> str:
+        """Make sure that both sides can be scored.
+
+        Returns:
+            The protocol: "cross_camera", "cross_tracklet" or "all".
 
         Raises:
-            DataError: identities are unknown, or cameras are and the protocol needs them.
+            DataError: identities are unknown, or what the protocol needs is.
         """
-        (query_pids, query_camids), (gallery_pids, gallery_camids) = query, gallery
-        if query_pids is None or gallery_pids is None:
+        query, gallery = Labels(*query), Labels(*gallery)
+        if query.pids is None or gallery.pids is None:
             raise DataError("query or gallery images have no identities, so they cannot be scored")
-        if self.protocol == "cross_camera" and (query_camids is None or gallery_camids is None):
+        cameras = query.camids is not None and gallery.camids is not None
+        tracklets = query.tracklet_ids is not None and gallery.tracklet_ids is not None
+        protocol = self.protocol
+        if protocol == AUTO:
+            protocol = "cross_camera" if cameras or not tracklets else CROSS_TRACKLET
+        if protocol == "cross_camera" and not cameras:
+            other = CROSS_TRACKLET if tracklets else "all"
             raise DataError(
                 "query or gallery images have no camera numbers, which protocol cross_camera "
-                "needs. Set Metric.Eval.0.ReIDMetric.protocol=all."
+                f"needs. Set Metric.Eval.0.ReIDMetric.protocol={other}."
             )
+        if protocol == CROSS_TRACKLET and not tracklets:
+            raise DataError(
+                "query or gallery images are in no tracklets, which protocol cross_tracklet needs. "
+                "Set Metric.Eval.0.ReIDMetric.protocol=all."
+            )
+        return protocol
 
-    def __call__(self, query: Side, gallery: Side) -> ReIDResult:
-        """Evaluate; see `ppcls_ise.metrics.evaluate_rank` for the arrays and the cost.
+    def __call__(
+        self, query: Side, gallery: Side, *, processes: Processes = ONE_PROCESS
+    ) -> ReIDResult:
+        """Evaluate; see `ppcls_ise.metrics.evaluate_rank` for the arrays, the cost and the
+        processes.
 
         Raises:
-            DataError: identities are unknown, or cameras are and the protocol needs them.
+            DataError: identities are unknown, or what the protocol needs is.
         """
-        (query_features, query_pids, query_camids) = query
-        (gallery_features, gallery_pids, gallery_camids) = gallery
-        self.check((query_pids, query_camids), (gallery_pids, gallery_camids))
-        assert query_pids is not None and gallery_pids is not None
+        query, gallery = Side(*query), Side(*gallery)
+        protocol = self.check(query.labels, gallery.labels)
+        assert query.pids is not None and gallery.pids is not None
         distances = None
         if self.re_ranking:
             distances = re_ranking(
-                query_features,
-                gallery_features,
+                query.features,
+                gallery.features,
                 k1=self.k1,
                 k2=self.k2,
                 lambda_value=self.lambda_value,
+                processes=processes,
             )
+        known = query.tracklet_ids is not None and gallery.tracklet_ids is not None
+        by_tracklet = known and protocol != "all"
         ranks = evaluate_rank(
-            query_features,
-            gallery_features,
-            query_pids,
-            gallery_pids,
-            query_camids,
-            gallery_camids,
+            query.features,
+            gallery.features,
+            query.pids,
+            gallery.pids,
+            query.camids,
+            gallery.camids,
             max_rank=max(50, *self.topk),
-            protocol=self.protocol,
+            protocol="cross_camera" if protocol == "cross_camera" else "all",
+            query_tracklets=query.tracklet_ids if by_tracklet else None,
+            gallery_tracklets=gallery.tracklet_ids if by_tracklet else None,
             distmat=distances,
+            processes=processes,
         )
-        return ReIDResult(ranks, len(gallery_features), self.topk, self.protocol)
+        return ReIDResult(ranks, len(gallery.features), self.topk, protocol)

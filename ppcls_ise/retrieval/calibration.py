@@ -17,6 +17,8 @@ _LEAST_RATE = 1e-15  # fewer than one of all pairs there can be
 _UNKNOWN = -1
 _UNIT_TOLERANCE = 1e-3
 _SHOWN_RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
+# How a source begins that judges features by clusters of themselves.
+PSEUDO_LABELS = "pseudo-labels"
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,32 @@ class Calibration:
     def accepts(self, score: float) -> bool:
         return bool(np.float32(score) >= np.float32(self.threshold))
 
+    @property
+    def caution(self) -> str:
+        """What to know about the rates, "" if nothing speaks against them."""
+        if not self.source.startswith(PSEUDO_LABELS):
+            return ""
+        return (
+            "The threshold was chosen on pseudo-labels, which were made from the same features: "
+            "expect more errors than these"
+        )
+
     def verdict(self, score: float) -> str:
-        """One sentence: same person or not, and how far that can be trusted."""
+        """In words: same person or not, and how far that can be trusted."""
         shown = shown_score(score)
         if self.accepts(score):
-            return (
+            words = (
                 f"score {shown} reaches {self.threshold:.3f}: same person. At that threshold "
                 f"{_share(self.false_accept, self.different_pairs)} pairs of different people "
                 "were accepted too"
             )
-        return (
-            f"score {shown} is below {self.threshold:.3f}: not shown to be the same person. At "
-            f"that threshold {_share(self.false_reject, self.same_pairs)} pairs of the same "
-            "person were rejected too"
-        )
+        else:
+            words = (
+                f"score {shown} is below {self.threshold:.3f}: not shown to be the same person. At "
+                f"that threshold {_share(self.false_reject, self.same_pairs)} pairs of the same "
+                "person were rejected too"
+            )
+        return f"{words}. {self.caution}" if self.caution else words
 
     def table(self) -> str:
         """False accepts and false rejects by threshold, the chosen one marked."""
@@ -139,6 +153,7 @@ def calibrate(
     labels: Sequence[int] | np.ndarray,
     *,
     cameras: Sequence[int] | np.ndarray | None = None,
+    tracklets: Sequence[int] | np.ndarray | None = None,
     max_false_accept: float = 0.01,
     source: str = "labels",
 ) -> Calibration:
@@ -153,6 +168,8 @@ def calibrate(
         features: [N, D] unit rows, or rows of zeros.
         labels: [N] identities; -1 is unknown and takes no part.
         cameras: [N] or None.
+        tracklets: [N] numbers, below 0 = in none, or None. Pairs within one do not count: frames
+            that follow one another are nearly equal, which no question to a gallery is about.
         max_false_accept: in [0, 1].
         source: where the labels came from, for the report.
 
@@ -165,16 +182,22 @@ def calibrate(
     if not 0 <= max_false_accept <= 1:
         raise DataError(f"a false-accept rate is a share in 0 .. 1, got {max_false_accept}")
     rows, people = checked_unit_rows(features), np.asarray(labels)
-    for name, given in (("labels", people), ("cameras", cameras)):
+    for name, given in (
+        ("labels", people),
+        ("cameras", cameras),
+        ("tracklets", tracklets),
+    ):
         if given is not None and len(given) != len(rows):
             raise DataError(f"{len(rows)} features need as many {name}, got {len(given)}")
     known = people != _UNKNOWN
     rows, people = rows[known], people[known]
     cameras = None if cameras is None else np.asarray(cameras)[known]
-    same, different = _count_scores(rows, people, cameras)
+    tracklets = None if tracklets is None else np.asarray(tracklets)[known]
+    same, different = _count_scores(rows, people, cameras, tracklets)
     for name, counts in (("the same person", same), ("different people", different)):
         if not counts.sum():
             where = " from different cameras" if cameras is not None else ""
+            where += " in different tracklets" if tracklets is not None else ""
             raise DataError(
                 f"there is no pair of {name}{where} among {len(rows)} labeled images, so no "
                 "threshold can be chosen: give more labeled images"
@@ -200,7 +223,10 @@ def calibrate(
 
 
 def _count_scores(
-    rows: np.ndarray, labels: np.ndarray, cameras: np.ndarray | None
+    rows: np.ndarray,
+    labels: np.ndarray,
+    cameras: np.ndarray | None,
+    tracklets: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Histograms over ``_bins`` of the pairs i < j: same person, different people."""
     counts = np.zeros((2, len(_THRESHOLDS)), np.int64)
@@ -212,6 +238,9 @@ def _count_scores(
         pairs = numbers[part, None] < numbers[None, start:]
         if cameras is not None:
             pairs &= cameras[part, None] != cameras[None, start:]
+        if tracklets is not None:
+            own = tracklets[part, None]
+            pairs &= (own != tracklets[None, start:]) | (own < 0)
         match = labels[part, None] == labels[None, start:]
         for place, wanted in enumerate((match, ~match)):
             counts[place] += np.bincount(_bins(scores[pairs & wanted]), minlength=counts.shape[1])

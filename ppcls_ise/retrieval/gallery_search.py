@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A gallery of features: add, remove, search, save, load."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from ppcls_ise.clustering.row_set import row_norms, unit_rows
 from ppcls_ise.errors import DataError, shown
 from ppcls_ise.retrieval import hnsw_graph
 from ppcls_ise.retrieval.calibration import Calibration, checked_unit_rows
+from ppcls_ise.retrieval.gallery_images import GalleryImage, images_of
 from ppcls_ise.utils.array_files import read_tree, write_tree
 from ppcls_ise.utils.files import reading
 from ppcls_ise.utils.threads import faiss_threads
@@ -22,6 +24,7 @@ _OLD_KIND = b"ppcls_ise gallery 1 "
 _LARGEST_DEAD_SHARE = 0.25
 _TIED = 1e-6  # scores this near may be equal: sums are rounded by the place in a block
 _SHOWN = 5
+_BLOCK_VALUES = 1 << 24
 
 
 class Match(NamedTuple):
@@ -54,7 +57,7 @@ class GallerySearch:
         self.exact_limit = exact_limit
         self.calibration: Calibration | None = None
         self._index: Any = None
-        self._rows: list[str] = []  # paths, those of removed images too
+        self._rows: list[GalleryImage] = []  # the removed ones too
         self._alive = np.zeros(0, bool)
         self._place: dict[str, int] = {}
 
@@ -64,6 +67,11 @@ class GallerySearch:
     @property
     def paths(self) -> list[str]:
         """N paths, in the order in which they were added."""
+        return [image.path for image in self.images]
+
+    @property
+    def images(self) -> list[GalleryImage]:
+        """N images, in the order of ``paths``."""
         return [self._rows[i] for i in np.flatnonzero(self._alive)]
 
     @property
@@ -88,12 +96,21 @@ class GallerySearch:
                 "model (--model), or build the gallery again with this one (search.py build)."
             )
 
-    def add(self, paths: Sequence[str], features: np.ndarray) -> int:
+    def add(
+        self,
+        paths: Sequence[str],
+        features: np.ndarray,
+        *,
+        cameras: Sequence[str] | None = None,
+        tracklets: Sequence[str] | None = None,
+    ) -> int:
         """Add images; a path that is in the gallery already is replaced.
 
         Args:
             paths: B different names.
             features: [B, D] finite rows of any length; a row of zeros is like nothing.
+            cameras: B names, "" = unknown; None: all unknown.
+            tracklets: likewise; a name is that of one tracklet in the whole gallery.
 
         Returns:
             How many were replaced.
@@ -102,6 +119,7 @@ class GallerySearch:
             DataError: something does not fit; the gallery is as it was.
         """
         paths, rows = [str(path) for path in paths], _unit_rows(features)
+        new = images_of(paths, cameras, tracklets)
         if len(paths) != len(rows) or len(set(paths)) != len(paths):
             raise DataError(
                 f"{len(rows)} features need as many different paths, got {len(paths)} paths, "
@@ -119,11 +137,11 @@ class GallerySearch:
         total = len(self._rows) + len(rows)
         if self._index is None or (self.is_exact and total > self.exact_limit):
             old = self._vectors() if self._index is not None else rows[:0]
-            self._build(self.paths + paths, np.concatenate([old[self._alive], rows]))
+            self._build(self.images + new, np.concatenate([old[self._alive], rows]))
         else:
             with faiss_threads():
                 self._index.add(rows)
-            self._number(self._rows + paths, np.append(self._alive, np.ones(len(rows), bool)))
+            self._number(self._rows + new, np.append(self._alive, np.ones(len(rows), bool)))
         return len(known)
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -148,14 +166,23 @@ class GallerySearch:
         else:
             self._number(self._rows, alive)
 
-    def search(self, features: np.ndarray, count: int = 10) -> list[list[Match]]:
-        """The ``count`` nearest images of every query, best first (all of a smaller gallery).
+    def search(
+        self,
+        features: np.ndarray,
+        count: int = 10,
+        *,
+        exclude: Iterable[np.ndarray] | None = None,
+    ) -> list[list[Match]]:
+        """The ``count`` nearest images of every query, best first (all that there are, if fewer).
 
         Equal scores are in the order of ``paths``.
 
         Args:
             features: [Q, D], of any length.
             count: at least 1.
+            exclude: for each of the Q queries the rows (in ``paths``) that its result does without,
+                as `ppcls_ise.retrieval.gallery_images.rows_like` gives them; nothing may be left.
+                The search is then exact in a gallery of any size, O(N D) a query.
 
         Raises:
             DataError: the gallery is empty, or features do not fit.
@@ -168,6 +195,8 @@ class GallerySearch:
                 f"a query needs {self._index.d} values and at least 1 result, got "
                 f"{queries.shape[1]} values and {count} results"
             )
+        if exclude is not None:
+            return list(self._search_without(queries, count, exclude))
         count = min(count, len(self))
         width = min(count + 1, len(self))  # one more tells whether the cut goes through equals
         if self.is_exact:
@@ -184,12 +213,26 @@ class GallerySearch:
             results.append(self._ranked(query, places, count))
         return results
 
+    def _search_without(
+        self, queries: np.ndarray, count: int, exclude: Iterable[np.ndarray]
+    ) -> Iterator[list[Match]]:
+        places = np.flatnonzero(self._alive)
+        wanted = iter(exclude)
+        step = max(1, _BLOCK_VALUES // len(self._rows))
+        for start in range(0, len(queries), step):
+            part = queries[start : start + step]
+            scores = part @ self._vectors().T
+            scores[:, ~self._alive] = -np.inf
+            for query, own, rows in zip(part, scores, islice(wanted, len(part)), strict=True):
+                own[places[rows]] = -np.inf
+                yield self._ranked(query, _best(own, count), count)
+
     def _ranked(self, query: np.ndarray, places: np.ndarray, count: int) -> list[Match]:
         """The first ``count`` of ``places`` by score; the same images get the same score anywhere,
         and equal scores are in the order of the gallery."""
         scores = np.clip(np.einsum("ij,j->i", self._vectors()[places], query), -1, 1)
         order = np.lexsort((places, -scores))[:count]
-        return [Match(self._rows[places[i]], float(scores[i])) for i in order]
+        return [Match(self._rows[places[i]].path, float(scores[i])) for i in order]
 
     def save(self, path: str | Path) -> None:
         """Write the gallery to one file, atomically: it is the old one or the new one, whole.
@@ -204,7 +247,9 @@ class GallerySearch:
             "model": self.model,
             "exact_limit": self.exact_limit,
             "calibration": self.calibration.to_json() if self.calibration else None,
-            "paths": self._rows,
+            "paths": [image.path for image in self._rows],
+            "cameras": [image.camera for image in self._rows],
+            "tracklets": [image.tracklet for image in self._rows],
             "features": self._vectors(),
             "alive": self._alive,
         }
@@ -232,42 +277,48 @@ class GallerySearch:
     @classmethod
     def _of(cls, tree: dict[str, Any]) -> "GallerySearch":
         limit, paths = tree["exact_limit"], tree["paths"]
+        # Galleries of before this version have neither.
+        cameras, tracklets = tree.get("cameras"), tree.get("tracklets")
         if not isinstance(tree["model"], str) or type(limit) is not int:
             raise ValueError("its description has other types")
-        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-            raise ValueError("its paths are not texts")
+        for names in (paths, cameras or [], tracklets or []):
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("its names are not texts")
+            if names and len(names) != len(paths):
+                raise ValueError("there are not as many names of a kind as images")
         vectors, alive, graph = tree["features"], tree["alive"], tree.get("graph")
         if vectors.dtype != np.float32 or vectors.ndim != 2 or not vectors.shape[1]:
             raise ValueError("its features are no matrix of numbers")
         if alive.dtype != bool or alive.shape != (len(vectors),) or len(paths) != len(vectors):
             raise ValueError("features, paths and marks are not equally many")
         vectors = checked_unit_rows(vectors)
+        images = images_of(paths, cameras, tracklets)
         gallery = cls(model=tree["model"], exact_limit=limit)
         if tree["calibration"] is not None:
             gallery.calibration = Calibration.from_json(tree["calibration"])
         if graph is not None:
             gallery._index = hnsw_graph.graph_of(vectors, graph)
-            gallery._number(paths, alive)
+            gallery._number(images, alive)
         elif alive.all():
             gallery._index = _flat(vectors)
-            gallery._number(paths, alive)
+            gallery._number(images, alive)
         else:
             raise ValueError("an exact index has removed rows")
         if len(gallery._place) != int(alive.sum()):
             raise ValueError("a path occurs twice")
         return gallery
 
-    def _build(self, paths: list[str], vectors: np.ndarray) -> None:
+    def _build(self, images: list[GalleryImage], vectors: np.ndarray) -> None:
         """Build the index of these rows."""
-        if len(paths) > self.exact_limit:
+        if len(images) > self.exact_limit:
             self._index = hnsw_graph.build_graph(vectors)
         else:
             self._index = _flat(vectors)
-        self._number(paths, np.ones(len(paths), bool))
+        self._number(images, np.ones(len(images), bool))
 
-    def _number(self, rows: list[str], alive: np.ndarray) -> None:
+    def _number(self, rows: list[GalleryImage], alive: np.ndarray) -> None:
         self._rows, self._alive = rows, alive
-        self._place = {rows[i]: int(i) for i in np.flatnonzero(alive)}
+        self._place = {rows[i].path: int(i) for i in np.flatnonzero(alive)}
 
     def _vectors(self) -> np.ndarray:
         """All rows [R, D], removed ones too: a view of what faiss holds."""
@@ -281,9 +332,17 @@ class GallerySearch:
     def _nearest(self, query: np.ndarray, count: int) -> np.ndarray:
         """Places of the ``count`` nearest images and of those that may equal the last of them, for
         a search that cut through equal scores or found too few. O(N D) time, O(N) memory."""
-        scores = np.where(self._alive, self._vectors() @ query, -np.inf)
-        last = np.partition(scores, len(scores) - count)[len(scores) - count]
-        return np.flatnonzero(scores >= last - _TIED)
+        return _best(np.where(self._alive, self._vectors() @ query, -np.inf), count)
+
+
+def _best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Places of the ``count`` largest of scores [N], of which -Inf are none, and of those that may
+    equal the last of them."""
+    count = min(count, np.count_nonzero(scores > -np.inf))
+    if not count:
+        return np.zeros(0, np.int64)
+    last = np.partition(scores, len(scores) - count)[len(scores) - count]
+    return np.flatnonzero(scores >= last - _TIED)
 
 
 def _flat(vectors: np.ndarray) -> faiss.IndexFlatIP:

@@ -17,6 +17,7 @@ _REPEAT_SECONDS = 3.0
 
 
 _handler: Callable[[int, FrameType | None], None] | None = None
+_at_once = False
 
 
 class StopRequest:
@@ -53,6 +54,9 @@ def stop_requests() -> Iterator[StopRequest]:
         if os.getpid() != owner:
             if over[0] and number == signal.SIGTERM:
                 os._exit(0)  # as Paddle's workers do; dead by a signal, they would be a failure
+        elif _at_once:
+            os.write(2, b"\nstopped before the first step: there is nothing to save\n")
+            raise SystemExit(EXIT_CODES[signal.Signals(number)])
         elif not request.signal_number:
             request.signal_number, asked = number, time.monotonic()
             # Not the logger: it may be in the middle of a line.
@@ -69,6 +73,18 @@ def stop_requests() -> Iterator[StopRequest]:
         over[0] = 1  # from now on a worker may be ended by its parent
         for number, old in previous.items():
             signal.signal(number, signal.SIG_DFL if old is None else old)
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """While there is nothing to save: the first signal ends the process, by ``SystemExit`` in the
+    midst of what it computes, instead of being noted."""
+    global _at_once
+    _at_once = True
+    try:
+        yield
+    finally:
+        _at_once = False
 
 
 def keep_working(worker: int) -> None:

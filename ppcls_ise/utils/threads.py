@@ -29,6 +29,11 @@ def static_threads() -> int:
     part of the cores."""
     if _SET_BY_USER and _SET_BY_USER.isdigit():
         return max(1, int(_SET_BY_USER))
+    return work_threads()
+
+
+def work_threads() -> int:
+    """Threads for the search and the like: this process's part of the cores."""
     return max(1, core_count() // _local_processes())
 
 
@@ -40,12 +45,12 @@ def eager_threads() -> int:
 
 @contextmanager
 def faiss_threads() -> Iterator[None]:
-    """Let faiss use all cores. It shares OpenMP with Paddle, so the number of threads, on which
-    the last bits of a sum depend, is put back afterwards."""
+    """Let faiss use this process's part of the cores. It shares OpenMP with Paddle, so the number
+    of threads, on which the last bits of a sum depend, is put back afterwards."""
     import faiss
 
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(core_count())
+    faiss.omp_set_num_threads(work_threads())
     try:
         yield
     finally:

@@ -1,109 +1,157 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Search results as one HTML file that opens from disk and needs nothing else."""
+"""Search results as HTML pages that open from disk and need nothing else."""
 
-import base64
-import html
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import Template
+from typing import Any, NamedTuple
 
-from PIL import Image
-
-from ppcls_ise.data.images import ImageReadError, read_image
+from ppcls_ise.data.images import ImageReadError
 from ppcls_ise.retrieval.calibration import Calibration, shown_score
 from ppcls_ise.retrieval.gallery_search import Match
 from ppcls_ise.utils.files import replacing
+from ppcls_ise.visualization.pages import link, render
+from ppcls_ise.visualization.thumbnails import jpeg_uri
 
-_HEIGHT, _WIDTH = 192, 192
-_QUALITY = 85
-# The file loads nothing and runs nothing, whatever a file name may contain.
-_PAGE = Path(__file__).with_suffix(".html")
+# The pages load nothing and run nothing, whatever a file name may contain.
+_TEMPLATE = "search_page.html"
+_SIDE, _QUALITY = 192, 80  # pixels of a thumbnail
+# Of one page, some 7 kB each: about 7 MB.
+IMAGES_PER_PAGE = 1000
 
 
-def contact_sheet(
+class Known(NamedTuple):
+    """What is known of an image: its person and its camera, None where they are not known."""
+
+    identity: str | None = None
+    camera: str | None = None
+
+
+def page_names(path: str | Path, queries: int, count: int) -> list[Path]:
+    """The files of `search_pages`: ``path``, and as many of ``<stem>-2.html`` … as it takes to have
+    at most `IMAGES_PER_PAGE` images on each."""
+    path = Path(path)
+    pages = -(-queries // _queries_per_page(count))
+    more = [path.with_name(f"{path.stem}-{n}{path.suffix}") for n in range(2, pages + 1)]
+    return [path, *more]
+
+
+def search_pages(
     path: str | Path,
     queries: Sequence[str],
     results: Sequence[Sequence[Match]],
     *,
     calibration: Calibration | None = None,
+    known: Mapping[str, Known] | None = None,
     title: str = "Gallery search",
-) -> None:
+) -> int:
     """Write the ranked gallery images of every query, best first, with scores and verdicts.
 
-    Thumbnails are part of the file. An image that cannot be read any more is shown by its name
-    and the reason.
+    Thumbnails are part of the pages, and lead to the images themselves. Green and red stand for
+    people that are known to be the query's or not, and for nothing else; a score that reaches the
+    threshold has a thick border. An image that cannot be read any more is shown by its name and the
+    reason.
 
     Args:
-        path: HTML file, written atomically.
+        path: HTML file, written atomically; with many queries, the first of `page_names`.
         queries: Q image paths.
         results: Q lists, see `GallerySearch.search`.
-        calibration: for green and red borders; without it borders are gray.
-        title: of the page.
+        calibration: of the gallery.
+        known: what is known of images, by path.
+        title: of the pages.
+
+    Returns:
+        Bytes of all pages.
 
     Raises:
-        OSError: it cannot be written there.
+        OSError: they cannot be written there.
     """
-    sections = [
-        _section(query, matches, calibration)
-        for query, matches in zip(queries, results, strict=True)
-    ]
-    page = Template(_PAGE.read_text(encoding="utf-8")).substitute(
-        title=_text(title), summary=_text(_summary(calibration)), sections="\n".join(sections)
-    )
-    with replacing(path) as scratch:
-        scratch.write_text(page, encoding="utf-8")
+    files = page_names(path, len(queries), max(map(len, results), default=0))
+    step = _queries_per_page(max(map(len, results), default=0))
+    size = 0
+    for number, file in enumerate(files):
+        first, last = number * step, min((number + 1) * step, len(queries))
+        values = {
+            "title": title,
+            "summary": _summary(calibration),
+            "colored": any(about.identity is not None for about in (known or {}).values()),
+            "calibrated": calibration is not None,
+            "pages": [file.name for file in files],
+            "page": number,
+            "total": len(queries),
+            "places": {i: files[i // step].name for i in (first - 1, last) if i < len(queries)},
+            "sections": [
+                _section(i, queries[i], results[i], calibration, known or {})
+                for i in range(first, last)
+            ],
+        }
+        with replacing(file) as scratch:
+            scratch.write_text(render(_TEMPLATE, values), encoding="utf-8")
+        size += file.stat().st_size
+    return size
+
+
+def _queries_per_page(count: int) -> int:
+    return max(1, IMAGES_PER_PAGE // (count + 1))
 
 
 def _summary(calibration: Calibration | None) -> str:
     if calibration is None:
-        return "Scores are cosines. No threshold has been calibrated (search.py calibrate)."
+        return "Scores are cosines. No threshold has been calibrated (ppcls-ise search calibrate)."
     return (
-        f"Scores are cosines. Green: {calibration.threshold:.3f} or more, taken for the same "
-        f"person. On {calibration.different_pairs} pairs of different people and "
+        f"Scores are cosines. From {calibration.threshold:.3f} on (thick border) an image is taken "
+        f"for the same person. On {calibration.different_pairs} pairs of different people and "
         f"{calibration.same_pairs} of the same person (by {calibration.source}), this threshold "
         f"accepted {calibration.false_accept:.2%} of the first and rejected "
         f"{calibration.false_reject:.2%} of the second."
+        + (f" {calibration.caution}." if calibration.caution else "")
     )
 
 
-def _section(query: str, matches: Sequence[Match], calibration: Calibration | None) -> str:
-    cells = [_figure(query, "query", "query")]
+def _section(
+    number: int,
+    query: str,
+    matches: Sequence[Match],
+    calibration: Calibration | None,
+    known: Mapping[str, Known],
+) -> dict[str, Any]:
+    own = known.get(query, Known())
+    cells = []
     for rank, match in enumerate(matches, 1):
-        kind, words = "unknown", ""
-        if calibration is not None:
-            same = calibration.accepts(match.score)
-            kind, words = ("same", ", same") if same else ("other", ", below")
-        heading = f"{rank}: {shown_score(match.score)}{words}"
-        cells.append(_figure(match.path, kind, heading))
-    row = '<div class="row">\n' + "\n".join(cells) + "\n</div>"
+        about = known.get(match.path, Known())
+        kind = ""
+        if own.identity is not None and about.identity is not None:
+            kind = "right" if own.identity == about.identity else "wrong"
+        accepted = calibration is not None and calibration.accepts(match.score)
+        cells.append(
+            {
+                **_picture(match.path, about),
+                "kind": f"{kind} accepted" if accepted else kind,
+                "rank": rank,
+                "score": shown_score(match.score),
+                "words": {"right": "same person", "wrong": "another person", "": ""}[kind],
+            }
+        )
     verdict = calibration.verdict(matches[0].score) if calibration and matches else ""
-    best = f"\n<p>Best match: {_text(verdict)}.</p>" if verdict else ""
-    return f"<section>\n{row}{best}\n</section>"
+    return {
+        "number": number,
+        "query": _picture(query, own),
+        "matches": cells,
+        "verdict": verdict,
+    }
 
 
-def _figure(path: str, kind: str, heading: str) -> str:
-    name = _text(Path(path).name)
+def _picture(path: str, about: Known) -> dict[str, Any]:
+    picture, problem = "", ""
     try:
-        picture = f'<img alt="{name}" src="{_thumbnail(path)}">'
+        picture = jpeg_uri(path, height=_SIDE, width=_SIDE, quality=_QUALITY)
     except ImageReadError as error:
-        picture = f'<div class="missing">{_text(str(error))}</div>'
-    return (
-        f'<figure class="{kind}" title="{_text(path)}">{picture}'
-        f"<figcaption><b>{_text(heading)}</b>\n{name}</figcaption></figure>"
-    )
-
-
-def _thumbnail(path: str) -> str:
-    """The image as a data URI, reduced to at most 192 pixels a side."""
-    image = Image.fromarray(read_image(path))
-    image.thumbnail((_WIDTH, _HEIGHT))
-    stream = io.BytesIO()
-    image.save(stream, format="JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def _text(text: str) -> str:
-    """``text`` for HTML content and attributes, whatever bytes a file name is made of."""
-    readable = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return html.escape(readable, quote=True)
+        problem = str(error)
+    return {
+        "path": path,
+        "name": Path(path).name,
+        "link": link(path),
+        "picture": picture,
+        "problem": problem,
+        "camera": about.camera,
+        "identity": about.identity,
+    }

@@ -86,6 +86,8 @@ def from_torch(
     elif f"{_BASE}cls_token" in plain:  # supervised TransReID
         plain = _without(plain, _BASE, source)
     heads = _HEADS_BESIDE_CLASSIFIER if _MOBILENET in plain else _HEADS
+    if "cls_token" in plain:
+        heads = (*heads, "fc.")
     ignored = [name for name in plain if name.startswith(heads)]
     used = {
         name: value

@@ -176,12 +176,15 @@ def load_into(model: nn.Layer, state: dict[str, np.ndarray], *, source: str) -> 
             another shape; the model is left as it was.
     """
     own, state = model.state_dict(), dict(state)
-    resized = [
-        line
-        for name, layer in model.named_sublayers(include_self=True)
-        if hasattr(layer, "adapt_weights")
-        for line in layer.adapt_weights(state, f"{name}." if name else "")
-    ]
+    try:
+        resized = [
+            line
+            for name, layer in model.named_sublayers(include_self=True)
+            if hasattr(layer, "adapt_weights")
+            for line in layer.adapt_weights(state, f"{name}." if name else "")
+        ]
+    except WeightsError as error:
+        raise WeightsError(f"{shown(source)} does not fit Arch.Backbone: {error}") from error
     report = compare({name: value.shape for name, value in own.items()}, state)
     if report.problems() or not report.loaded:
         raise WeightsError(

@@ -253,8 +253,13 @@ def _advice(url: str, target: Path, error: Exception, key: str) -> str:
     reason = getattr(error, "reason", None) or error
     if isinstance(error, urllib.error.HTTPError):
         reason = f"HTTP status {error.code} {error.reason}"
-    return (
+    text = (
         f"{url} could not be downloaded ({reason}). Run again to continue; or fetch that file on "
-        f"a machine with a network, and copy it to {target} or give its path in "
-        f"{key}."
+        f"a machine with a network, and copy it to {target} or give its path: -o {key}=FILE."
     )
+    if key.startswith("Arch.Backbone"):
+        text += (
+            " A converted file of torchvision does as well (docs/en/weights.md), and ISE_folder_cpu"
+            " trains a small network without any weights."
+        )
+    return text

@@ -22,8 +22,9 @@ def vit_layout(
     """
     (dim,) = shapes["cls_token"][-1:] or (1,)
     (positions,) = shapes.get("pos_embed", ())[1:2] or (1,)
-    parts = [name.split(".")[1] for name in shapes if name.startswith("blocks.")]
-    numbers = [int(part) for part in parts if part.isdecimal()]
+    # As many blocks as are numbered: a file that skips a number lacks one, whatever it is.
+    parts = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
+    depth = sum(part.isdecimal() for part in parts)
     tensors = [TensorName(f"{ours}cls_token", "cls_token", (1, 1, dim))]
     tensors.append(TensorName(f"{ours}pos_embed", "pos_embed", (1, positions, dim)))
 
@@ -44,7 +45,7 @@ def vit_layout(
         add("patch_embed.proj", (dim, _STEM, 8, 8))
     else:
         add("patch_embed.proj", (dim, 3, 16, 16))
-    for i in range(max(numbers, default=-1) + 1):
+    for i in range(depth):
         add(f"blocks.{i}.norm1", (dim,))
         add(f"blocks.{i}.attn.qkv", (3 * dim, dim))
         add(f"blocks.{i}.attn.proj", (dim, dim))

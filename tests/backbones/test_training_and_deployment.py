@@ -148,6 +148,7 @@ def test_the_static_model_computes_the_eager_features(network, tmp_path):
         batch = images(network, count)
         expected = eager(model, batch)
         np.testing.assert_allclose(static(batch), expected, atol=1e-5)
+    assert static(batch[:0]).shape == (0, NETWORKS[network][2])
     if paddle.base.core.supports_bfloat16():
         half = StaticModel(tmp_path, precision="bf16")(batch)
         assert (half * expected).sum(axis=1).min() > 0.99

@@ -31,6 +31,8 @@ def search(lite_model, tmp_path):
             "model": str(lite_model),
             **{"override": [], "skip_unreadable": False, "images": None, "features": None},
             **{"false_accept": 0.01, "eps": 0.5, "count": 10, "csv": None, "html": None},
+            **dict.fromkeys("camera_pattern tracklet_pattern table labels".split()),
+            **{"exclude_self": True, "exclude_same_camera": False, "exclude_same_tracklet": False},
         }
         return getattr(search_commands, command)(SimpleNamespace(**(values | given)))
 
@@ -58,6 +60,78 @@ def test_ranked_as_the_features_say(search, lite_model, lite_set, tmp_path):
         for line, score in zip(lines, found, strict=True):
             assert scores[i, paths.index(line["path"])] == pytest.approx(score, abs=1e-5)
             assert line["same_person"] == ""
+
+
+def ranked(out):
+    """Query -> paths of its matches, best first."""
+    found = {}
+    with out.open(newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["query"], []).append(row["path"])
+    return found
+
+
+def test_a_query_does_not_find_itself(search, lite_set, tmp_path):
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    names = sorted((lite_set / "query").iterdir())[:6]
+    for name in names:
+        shutil.copy(name, folder / name.name)
+    own = folder / names[0].name
+    for copied in "abc":  # three files with the same bytes
+        shutil.copy(own, folder / f"{copied}.jpg")
+    search("build", images=str(folder))
+    out = tmp_path / "r.csv"
+    search("query", images=str(folder), count=3, csv=str(out))
+    found = ranked(out)
+    assert len(found) == 9 and all(len(matches) == 3 for matches in found.values())
+    same = {str(own), *(str(folder / f"{copied}.jpg") for copied in "abc")}
+    assert all(not same & set(found[path]) for path in same)
+    for path, matches in found.items():
+        assert path not in matches
+    # Under another name, and through a link, too.
+    (tmp_path / "link.jpg").symlink_to(own)
+    search("query", images=str(tmp_path / "link.jpg"), count=9, csv=str(out))
+    (matches,) = ranked(out).values()
+    assert len(matches) == 5 and not same & set(matches)
+    search("query", images=str(own), count=3, csv=str(out), exclude_self=False)
+    assert ranked(out)[str(own)][0] in same
+
+
+def test_cameras_and_tracklets_are_left_out(search, lite_set, tmp_path):
+    images = str(lite_set / "bounding_box_test")
+    search("build", images=images)
+    with pytest.raises(DataError, match="have no camera, .*--camera-pattern"):
+        search("query", images=images, exclude_same_camera=True)
+    pattern = {"camera_pattern": r"_c(\d+)"}
+    search("build", images=images, **pattern)
+    out, page = tmp_path / "r.csv", tmp_path / "r.html"
+    with pytest.raises(DataError, match="the queries have no camera"):
+        search("query", images=str(lite_set / "query"), exclude_same_camera=True)
+
+    def camera(path):
+        return Path(path).name.split("_")[1][:2]
+
+    for given in ({"images": images}, {"images": str(lite_set / "query"), **pattern}):
+        more = {"exclude_same_camera": True, "labels": "names", "html": str(page)}
+        search("query", csv=str(out), **given, **more)
+        for query, matches in ranked(out).items():
+            assert matches and camera(query) not in {camera(path) for path in matches}
+    text = page.read_text()
+    assert 'class="right' in text and 'class="wrong' in text and "camera 1<" in text
+
+    # The first two images are a tracklet, and the rest are in none.
+    paths = sorted((lite_set / "bounding_box_test").iterdir())
+    table = tmp_path / "t.csv"
+    lines = [f"{path.name},{'t' if i < 2 else ''}" for i, path in enumerate(paths)]
+    table.write_text("\n".join(["path,tracklet", *lines]) + "\n")
+    search("build", images=images, table=str(table))
+    search("query", images=images, count=len(paths), csv=str(out), exclude_same_tracklet=True)
+    found = ranked(out)
+    assert str(paths[1]) not in found[str(paths[0])]
+    assert str(paths[1]) in found[str(paths[2])] and str(paths[3]) in found[str(paths[2])]
+    with pytest.raises(ConfigError, match="clusters are not known"):
+        search("query", images=images, labels="pseudo")
 
 
 def test_add_and_remove(search, lite_set, tmp_path):
@@ -191,7 +265,8 @@ def test_names_never_forge_lines_or_formulas(search, lite_set, tmp_path, monkeyp
     for name in ("=one\u2028two.jpg", "=HYPERLINK(1).jpg"):
         shutil.copy(forged, name)
     report = search("build", images=".")
-    report += search("query", images=forged) + search("query", images="list.txt", csv="r.csv")
+    report += search("query", images=forged)
+    report += search("query", images="list.txt", csv="r.csv", exclude_self=False)
     report += search("remove", paths=[forged])
     assert all(c.isprintable() or c == "\n" for c in report)
     assert "\nerror: all" not in report.replace("\x1b", "") and "\\x1b[2Jerror" in report

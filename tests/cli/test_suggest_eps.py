@@ -49,6 +49,34 @@ def test_the_clustering_section_counts_for_features(lite_set, tmp_path):
         suggest_eps(aware, path, [0.4])
 
 
+def test_tracklets_in_the_file_are_used(lite_set, tmp_path):
+    features, _ = people(20, 12, 1.2)
+    path = str(tmp_path / "f.npz")
+    tracklets = np.arange(240) // 4
+    np.savez(path, features=features, tracklet_ids=tracklets)
+    report = suggest_eps(None, path, [0.3, 0.4, 0.5])
+    assert report.startswith("240 images, 60 tracklets\n")
+    assert "Recommended: Clustering.tracklet_eps=" in report
+    overrides = lite_overrides(lite_set, tmp_path)
+
+    def with_options(*more):
+        return suggest_eps(get_config(str(SYNTHETIC), [*overrides, *more]), path, [0.3, 0.4, 0.5])
+
+    reports = {
+        with_options(f"Clustering.{option}")
+        for option in ("tracklet_aware=auto", "tracklet_aware=False", "whiten=False", "k1_inter=6")
+    }
+    assert len(reports) == 4
+    assert report in reports
+    np.savez(path, features=features, tracklet_ids=np.full(240, -1))
+    assert with_options("Clustering.tracklet_aware=auto").startswith("240 images\n")
+    with pytest.raises(DataError, match="no array tracklet_ids"):
+        with_options("Clustering.tracklet_aware=True")
+    np.savez(path, features=features, tracklet_ids=tracklets, camids=np.arange(240) % 2)
+    with pytest.raises(DataError, match="two cameras"):
+        with_options("Clustering.camera_aware=True")
+
+
 def test_steps():
     assert steps(0.2, 0.8, 0.05)[-1] == 0.8 and len(steps(0.2, 0.8, 0.05)) == 13
     assert steps(0.4, 0.4, 0.1) == [0.4]
@@ -68,6 +96,7 @@ def test_steps():
         ({"features": np.array([[1, None]])}, "is no .npz or .npy file"),
         ({"features": np.array([[1.0], [np.nan]])}, "row 1 of features is not finite"),
         ({"features": np.ones((2, 2)), "camids": np.ones(3, int)}, "camids"),
+        ({"features": np.ones((2, 2)), "tracklet_ids": np.ones(2)}, "tracklet_ids"),
     ],
 )
 def test_bad_files(tmp_path, arrays, words):

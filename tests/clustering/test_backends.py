@@ -93,7 +93,7 @@ def test_device_search_in_several_blocks(monkeypatch):
     )
     for part, expected in zip(found, k_nearest(features, 25), strict=True):
         assert part.tobytes() == expected.tobytes()
-    assert ("neighbors", 150, 150) in calls
+    assert ("neighbors", 45, 45) in calls  # 5 x 9 blocks
 
 
 @pytest.mark.parametrize("cameras", [False, True])
@@ -103,7 +103,7 @@ def test_number_of_cores_does_not_matter(monkeypatch, cameras):
     extra = {"camera_ids": np.arange(5000) % 7} if cameras else {}
     graphs = []
     for cores in (1, 5):
-        monkeypatch.setattr(parallel, "core_count", lambda cores=cores: cores)
+        monkeypatch.setattr(parallel, "work_threads", lambda cores=cores: cores)
         for max_distance in (0.6, 0.95):
             graphs.append(jaccard_graph(features, max_distance=max_distance, **extra))
     for one, many in zip(graphs[:2], graphs[2:], strict=True):

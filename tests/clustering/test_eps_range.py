@@ -9,6 +9,7 @@ import pytest
 
 from ppcls_ise.clustering import generate_pseudo_labels, jaccard_graph
 from ppcls_ise.clustering.eps_range import DEFAULT_EPS, EpsPoint, eps_range, recommend
+from ppcls_ise.clustering.tracklets import one_label_per_tracklet, tracklet_array
 from ppcls_ise.metrics import cluster_quality
 
 
@@ -55,6 +56,35 @@ def test_every_eps_gives_the_pseudo_labels_of_that_eps(seed, cameras):
         else:
             assert math.isnan(point.stability)
         before = labels.labels
+
+
+@pytest.mark.parametrize("must_link", [True, False])
+@pytest.mark.parametrize("seed", range(2))
+def test_with_tracklets_their_labels_and_not_the_frames_are_judged(seed, must_link):
+    """Against the pseudo-labels of each eps, and pairs of tracklets counted one by one."""
+    features, _ = people(20, 12, 1.2, seed)
+    ids = np.arange(240) // 4
+    ids[7::31] = -1
+    options = {"tracklet_ids": ids}
+    tracklets = tracklet_array(ids, 240)
+    free = np.array([0, 9])
+    result = eps_range(
+        graph_of(features, **options), tracklets=tracklets, free=free, must_link=must_link
+    )
+    before = None
+    for point in result.points:
+        own = generate_pseudo_labels(features, point.eps, must_link=False, **options).labels
+        voted = one_label_per_tracklet(own, tracklets, free)
+        used = voted if must_link else own
+        assert point.num_clusters == len(set(used.tolist()) - {-1})
+        assert point.outlier_share == np.mean(used < 0)
+        judged = np.array([voted[tracklets == t][0] for t in range(tracklets.max() + 1)])[
+            [t for t in range(tracklets.max() + 1) if t not in free]
+        ]
+        if before is not None and ((before >= 0) & (judged >= 0)).any():
+            expected = same_pairs_index(before, judged)
+            assert point.stability == pytest.approx(expected, abs=1e-9)
+        before = judged
 
 
 @pytest.mark.parametrize(("images", "noise"), [(12, 1.6), (12, 1.3), (30, 1.3), (60, 1.2)])

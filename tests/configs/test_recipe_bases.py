@@ -22,6 +22,12 @@ CAMERA = {
     "Clustering.k1": MISSING,
     "Clustering.k2": MISSING,
 }
+# The code of CA-Jaccard pools by the average, and evaluates more often.
+CAMERA_CONTRAST = CAMERA | {
+    "Arch.BackboneStopLayer.name": "avg_pool",
+    "Arch.Neck.pooling": "none",
+    "Global.eval_interval": 2,
+}
 NORMALIZED = {
     f"{place}.NormalizeImage.{key}.{i}": 0.5
     for place in (
@@ -75,8 +81,8 @@ def dataset(name: str) -> dict[str, str]:
 
 # Recipe -> what it is made of, and every setting in which it is another.
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "CameraContrast_market": ("ClusterContrast_market", CAMERA | {"Clustering.eps": 0.4}),
-    "CameraContrast_msmt17": ("ClusterContrast_msmt17", CAMERA),
+    "CameraContrast_market": ("ClusterContrast_market", CAMERA_CONTRAST | {"Clustering.eps": 0.4}),
+    "CameraContrast_msmt17": ("ClusterContrast_msmt17", CAMERA_CONTRAST),
     "ISE_market_camera": ("ISE_market", CAMERA),
     "ISE_msmt17_camera": ("ISE_msmt17", CAMERA | {"Clustering.eps": 0.6}),
     "ISE_market_ibn": (
@@ -89,7 +95,8 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "ViT_market": ("ClusterContrast_market", VIT_CONTRAST),
     "ViT_msmt17": (
         "ClusterContrast_msmt17",
-        VIT_CONTRAST | {"Clustering.eps": 0.7, "Arch.bn_group_size": 128},
+        VIT_CONTRAST
+        | {"Clustering.eps": 0.7, "Arch.bn_group_size": 128, "Global.eval_interval": 50},
     ),
     "ISE_market_vit": ("ISE_market", VIT | SHORTER | {"Clustering.eps": 0.6}),
     "CSA_personx": ("CSA_market", dataset("UnsupervisedPersonX") | {"Clustering.eps": 0.7}),

@@ -319,14 +319,11 @@ def test_unreadable_images_are_named_never_silent(lite_model, lite_set, tmp_path
 def infer_args(*arguments):
     import argparse
 
-    from ppcls_ise.cli.inference_options import add_arguments
+    from ppcls_ise.cli.infer import configure
 
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    parser.add_argument("--out", default="features.npz")
-    for flag in ("--skip-unreadable", "--benchmark"):
-        parser.add_argument(flag, action="store_true")
-    return parser.parse_args(list(map(str, arguments)))
+    configure(parser)
+    return parser.parse_args([str(argument) for argument in arguments])
 
 
 def test_a_list_of_paths_as_csv(lite_model, lite_set, tmp_path, monkeypatch):
@@ -355,7 +352,7 @@ def test_saved_features_come_back(tmp_path):
     features = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     paths = ["a,b.jpg", 'q"\n.jpg', "\udcff.jpg"]
     save_features(tmp_path / "f.npz", features, paths, model="abc")
-    values, names, model = load_features(tmp_path / "f.npz")
+    values, names, model, *_ = load_features(tmp_path / "f.npz")
     np.testing.assert_array_equal(values, features)
     assert (names, model) == (paths, "abc")
     save_features(tmp_path / "f.csv", features, paths, model="abc")

@@ -44,6 +44,7 @@ def main() -> None:
             if rank == 1 and trouble == "lost":
                 engine.train_dataset.images[:] = ["lost.jpg"] * len(engine.train_dataset)
             found[f"labels {epoch}"] = engine.train_dataset.pseudo_labels
+            found[f"mixed {epoch}"] = engine.clustering.result.mixed_tracklets
             found[f"start {epoch}"] = engine.head.memory.prototypes.numpy()
             return True
 

@@ -45,9 +45,9 @@ def start(processes: int, root: Path, output: Path, trouble: str = "", **more) -
     return done.returncode, done.stdout + "".join(p.read_text(errors="replace") for p in logs)
 
 
-def notes_of(processes: int, root: Path, output: Path) -> list[dict[str, np.ndarray]]:
+def notes_of(processes: int, root: Path, output: Path, **more) -> list[dict[str, np.ndarray]]:
     """What each rank saw."""
-    code, text = start(processes, root, output)
+    code, text = start(processes, root, output, **more)
     assert code == 0, text
     notes = []
     for rank in range(processes):
@@ -93,6 +93,30 @@ def test_processes_see_and_compute_what_one_does(alone, uneven_set, tmp_path, pr
     parameters = [name for name in alone if name.endswith("weight")]
     for name in parameters:  # running statistics may differ, gradients are averaged
         assert len({rank[name].tobytes() for rank in ranks}) == 1, name
+
+
+@pytest.mark.long
+def test_tracklets_in_two_processes(tmp_path):
+    """Labels, steps and results are those of one process, mixed tracklets those of process 0."""
+    from ppcls_ise.synthetic import make_tracklets
+
+    size = {"height": 32, "width": 16, "mean_length": 5}
+    make_tracklets(tmp_path / "set", 0, num_train_ids=12, num_test_ids=4, slips=0.5, **size)
+    more = {f"DataLoader__{part}__dataset__name": "MARS" for part in ("Train", "Eval__Query")} | {
+        "DataLoader__Eval__Gallery__dataset__name": "MARS",
+        "Clustering__tracklet_eps": 0.5,
+    }
+    (alone,) = notes_of(1, tmp_path / "set", tmp_path / "alone", **more)
+    ranks = notes_of(2, tmp_path / "set", tmp_path / "two", **more)
+    for rank in ranks:
+        for epoch in (1, 2):
+            np.testing.assert_array_equal(rank[f"labels {epoch}"], alone[f"labels {epoch}"])
+            np.testing.assert_array_equal(rank[f"result {epoch}"], alone[f"result {epoch}"])
+            assert rank[f"mixed {epoch}"].tolist() == alone[f"mixed {epoch}"].tolist()
+    steps = np.concatenate([rank["steps 1"] for rank in ranks], axis=1)
+    np.testing.assert_array_equal(steps, alone["steps 1"])
+    lists = [tmp_path / run / "RecModel" / "mixed_tracklets.txt" for run in ("alone", "two")]
+    assert lists[0].read_text() == lists[1].read_text()
 
 
 @pytest.mark.long

@@ -4,14 +4,17 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 
 from ppcls_ise.clustering.row_set import unit_rows
-from ppcls_ise.engine.feature_extraction import extract
-from ppcls_ise.errors import DataError, DivergenceError
+from ppcls_ise.engine import feature_extraction, feature_storage
+from ppcls_ise.engine.feature_extraction import Features, extract
+from ppcls_ise.engine.feature_storage import FeatureStorage
+from ppcls_ise.errors import ConfigError, DataError, DivergenceError
 from tests.conftest import REPOSITORY
 
 _SCRIPT = """
@@ -19,11 +22,13 @@ import json
 import sys
 
 import numpy as np
-from benchmarks.common import PeakMemory
+from benchmarks.common import PeakMemory, _status
 from ppcls_ise.engine.feature_extraction import extract
+from ppcls_ise.engine.feature_storage import FeatureStorage
 from tests.engine.test_feature_extraction import Loader, Repeat
 
 SIZES = [(20_000, 512), (20_000, 2048)]
+DISK = FeatureStorage(sys.argv[1])
 
 class Static:
     def network(self, images):
@@ -31,12 +36,16 @@ class Static:
 
 extract(Repeat(64), Loader(256, 16), title="warm")
 for count, width in SIZES:
-    for static in (None, Static()):
+    for static, storage in ((None, None), (Static(), None), (Static(), DISK)):
+        before = _status("RssAnon")
         with PeakMemory() as memory:
-            found = extract(Repeat(width), Loader(count, 500), title="test", static=static)
+            found = extract(
+                Repeat(width), Loader(count, 500), title="test", static=static, storage=storage
+            )
+        held = (_status("RssAnon") - before) / 1024
         assert abs(np.linalg.norm(found.values[count - 1]) - 1) < 1e-4
         del found
-        print(json.dumps([count, width, memory.added]))
+        print(json.dumps([count, width, storage is None, memory.added, held]))
 """
 
 
@@ -94,8 +103,23 @@ def test_rows_are_those_of_the_whole_matrix_in_the_data_sets_order(batch):
     expected[readable == 0] = 0.0
     assert found.values.tobytes() == expected.tobytes()
     np.testing.assert_array_equal(found.readable, readable.astype(bool))
-    assert found.usable().shape == (48, 12)
-    assert extract(Repeat(12), Loader(50, batch), title="test").usable().base is None
+    with found.together() as rows:
+        assert rows.tobytes() == np.delete(expected, [3, 49], axis=0).tobytes()
+        assert np.shares_memory(rows, found.values)
+    assert found.values.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("bad", [[], [0], [49], [0, 1, 2, 30], list(range(49))])
+def test_readable_rows_are_moved_together_and_back(bad, monkeypatch):
+    monkeypatch.setattr(feature_extraction, "_MOVED_ROWS", 7)
+    readable = np.ones(50, bool)
+    readable[bad] = False
+    values = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    values[bad] = 0.0
+    found = Features(values.copy(), readable)
+    with found.together() as rows:
+        np.testing.assert_array_equal(rows, values[readable])
+    np.testing.assert_array_equal(found.values, values)
 
 
 def test_features_that_are_not_finite_are_named():
@@ -112,12 +136,41 @@ def test_features_that_are_not_finite_are_named():
 
 
 @pytest.mark.slow
-def test_the_peak_is_the_result():
-    """By the kernel's high-water mark, eager and static."""
-    command = [sys.executable, "-c", _SCRIPT]
+def test_the_peak_is_the_result(tmp_path):
+    """By the kernel's high-water mark, eager and static; a file's pages can be dropped."""
+    command = [sys.executable, "-c", _SCRIPT, str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(lines) == 4
-    for count, width, added in lines:
+    assert len(lines) == 6
+    for count, width, in_memory, added, held in lines:
         whole = 4 * count * width / 1e6
         assert 0.8 * whole < added < 1.25 * whole, f"{added / whole:.2f} of {count} x {width}"
+        assert held > 0.8 * whole if in_memory else held < 0.25 * whole, f"{held / whole:.2f}"
+
+
+@pytest.mark.parametrize("on_disk", [None, "auto", True, "folder"])
+def test_where_features_are_held(tmp_path, monkeypatch, on_disk):
+    loader = Loader(50, 16)
+    expected = extract(Repeat(12), loader, title="test").values
+    asked = str(tmp_path / "named") if on_disk == "folder" else on_disk
+    for available, disk in ((1e12, on_disk not in (None, "auto")), (4000.0, on_disk is not None)):
+        monkeypatch.setattr(feature_storage, "available_memory", lambda bytes=available: bytes)
+        storage = FeatureStorage(asked, tmp_path / "run")
+        found = extract(Repeat(12), loader, title="test", storage=storage).values
+        assert found.tobytes() == expected.tobytes()
+        assert isinstance(found, np.memmap) == disk
+        if disk:
+            folder = tmp_path / ("named" if on_disk == "folder" else "run")
+            assert Path(found.filename).parent == folder and not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="Clustering.features_on_disk=.*file"):
+        FeatureStorage(str(tmp_path / "file" / "folder")).zeros(3, 4)
+    with pytest.raises(ConfigError, match="GB cannot be written into"):
+        FeatureStorage(str(tmp_path)).zeros(1 << 40, 1 << 10)
+
+
+def test_available_memory():
+    assert 1e6 < feature_storage.available_memory() < 1e14

@@ -92,9 +92,9 @@ def test_a_run_goes_on_eagerly_and_says_so(lite_set, tmp_path, monkeypatch):
 def test_precision_is_an_option_of_the_config(lite_set, tmp_path):
     more = {"Global__epochs": 1}
     half = train(lite_overrides(lite_set, tmp_path / "c", Global__feature_precision="bf16", **more))
-    (rounded, _, _), _ = half.query_and_gallery()
+    (rounded, *_), _ = half.query_and_gallery()
     half._static_features = StaticFeatures(half.plain_model)
-    (full, _, _), _ = half.query_and_gallery()
+    (full, *_), _ = half.query_and_gallery()
     assert 1e-6 < np.abs(rounded - full).max() < 0.05
 
 

@@ -17,8 +17,8 @@ from ppcls_ise.data import (
     UnsupervisedMarket1501,
     UnsupervisedMSMT17,
 )
-from ppcls_ise.data.folder import _number
 from ppcls_ise.data.images import is_image_name
+from ppcls_ise.data.naming import numbered
 from ppcls_ise.data.reid_dataset import _column
 from ppcls_ise.errors import DataError
 from tests.fuzz.harness import fuzz, nothing_happens
@@ -106,20 +106,30 @@ def test_msmt17_lists(list_file, content):
 
 @pytest.mark.parametrize(
     "rule",
-    [{"camera_from_folder": True}, {"camera_pattern": r"cam(\d+)"}, {"camera_pattern": "(.)?"}],
+    [
+        {"camera_from_folder": True},
+        {"camera_pattern": r"cam(\d+)"},
+        {"camera_pattern": "(.)?"},
+        {"tracklet_pattern": r"(\w)|(\d)", "camera_pattern": "(.)"},
+        {"tracklet_from_folder": True, "identity_pattern": "(.)"},
+        {},
+    ],
 )
 @fuzz
 @given(names=st.lists(st.lists(TEXT, min_size=1, max_size=3).map("/".join), max_size=5))
-def test_camera_rules_of_folders(rule, names):
+def test_rules_of_folders(rule, names):
     with mock.patch.object(UnlabeledFolder, "find_records", return_value=[]):
         dataset = UnlabeledFolder("/data", **rule)
     paths = [os.path.join("/data", *(part for part in name.split("/") if part)) for name in names]
     try:
         with nothing_happens():
-            cameras = [dataset._camera_name(path, "/data") for path in paths]
-            numbers = _number(cameras)
+            found = dataset.names_of(paths, "/data")
+            numbers, _ = numbered(found["camera"])
     except DataError as error:
         assert "/data" in str(error) and len(str(error).splitlines()) == 1
     else:
-        distinct = len(set(numbers))
-        assert sorted(set(numbers)) == list(range(distinct)) and distinct <= len(set(cameras))
+        assert all(len(column) == len(names) for column in found.values())
+        if None not in numbers:
+            distinct = len(set(numbers))
+            assert sorted(set(numbers)) == list(range(distinct))
+            assert distinct <= len(set(found["camera"]))

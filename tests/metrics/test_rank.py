@@ -13,15 +13,27 @@ from ppcls_ise.metrics import evaluate_rank, rank
 from tests.conftest import read_reference, reference_files
 
 
-def oracle(distances, query_pids, gallery_pids, query_camids, gallery_camids, max_rank, protocol):
+def oracle(
+    distances,
+    query_pids,
+    gallery_pids,
+    query_camids,
+    gallery_camids,
+    max_rank,
+    protocol,
+    tracklets=None,
+):
     """Stable sort of the kept gallery per query, then walk down the list."""
     hits, precisions, penalties, skipped = np.zeros(max_rank), [], [], []
     for q in range(len(query_pids)):
         order = np.argsort(distances[q], kind="stable")
         match = gallery_pids[order] == query_pids[q]
+        own = np.zeros(len(order), bool)
         if protocol == "cross_camera":
-            keep = ~(match & (gallery_camids[order] == query_camids[q]))
-            match = match[keep]
+            own |= gallery_camids[order] == query_camids[q]
+        if tracklets is not None and tracklets[0][q] != -1:
+            own |= tracklets[1][order] == tracklets[0][q]
+        match = match[~(match & own)]
         if not match.any():
             skipped.append(q)
             continue
@@ -225,3 +237,39 @@ def test_rows_far_from_the_origin_are_ranked_by_their_distance(offset):
     query, gallery = (np.float32(rows + np.float32(offset)) for rows in (query, gallery))
     expected = oracle(squared_distances(query, gallery), *labels, 10, "all")
     check(evaluate_rank(query, gallery, *labels, max_rank=10, protocol="all"), expected)
+
+
+@pytest.mark.parametrize("protocol", ["cross_camera", "all"])
+@pytest.mark.parametrize("seed", range(3))
+def test_frames_of_the_own_tracklet_do_not_count(protocol, seed):
+    query, gallery, *labels = problem(50, 120, seed=seed)
+    rng = np.random.default_rng(seed)
+    tracklets = rng.integers(-1, 4, 50), rng.integers(-1, 4, 120)
+    result = evaluate_rank(
+        query,
+        gallery,
+        *labels,
+        20,
+        protocol=protocol,
+        query_tracklets=tracklets[0],
+        gallery_tracklets=tracklets[1],
+    )
+    distances = squared_distances(query, gallery)
+    check(result, oracle(distances, *labels, 20, protocol, tracklets))
+    without = evaluate_rank(query, gallery, *labels, 20, protocol=protocol)
+    assert without.mAP != result.mAP
+
+
+def test_a_near_copy_of_the_query_counts_only_where_tracklets_are_unknown():
+    query = np.array([[1, 0]], np.float32)
+    gallery = np.array([[1, 0.01], [0, 1], [-1, 0]], np.float32)
+    pids = [np.array([7]), np.array([7, 8, 7]), None, None]
+    assert evaluate_rank(query, gallery, *pids, protocol="all").cmc[0] == 1.0
+    tracklets = {"query_tracklets": np.array([3]), "gallery_tracklets": np.array([3, 5, 4])}
+    strict = evaluate_rank(query, gallery, *pids, protocol="all", **tracklets)
+    assert (strict.cmc[0], strict.mAP) == (0.0, 0.5)
+    tracklets["gallery_tracklets"][:] = 3
+    assert evaluate_rank(query, gallery, *pids, protocol="all", **tracklets).num_valid_queries == 0
+    for wrong in ({"query_tracklets": np.array([3])}, tracklets | {"query_tracklets": [1, 2]}):
+        with pytest.raises(ValueError, match="tracklets"):
+            evaluate_rank(query, gallery, *pids, protocol="all", **wrong)

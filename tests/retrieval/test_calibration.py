@@ -20,24 +20,28 @@ def people(count, images, noise, seed=0, dim=16):
     return rows.astype(np.float32), np.repeat(np.arange(count), images)
 
 
-def pairs_of(rows, labels, cameras):
+def pairs_of(rows, labels, cameras, tracklets=None):
     """Scores of the pairs of one person, and of different people."""
     scores = {True: [], False: []}
     for i, j in combinations(range(len(rows)), 2):
         if -1 in (labels[i], labels[j]) or (cameras is not None and cameras[i] == cameras[j]):
             continue
+        if tracklets is not None and tracklets[i] == tracklets[j] and tracklets[i] >= 0:
+            continue
         scores[bool(labels[i] == labels[j])].append(np.float32(rows[i] @ rows[j]))
     return scores[True], scores[False]
 
 
+@pytest.mark.parametrize("with_tracklets", [False, True])
 @pytest.mark.parametrize("with_cameras", [False, True])
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.2, 1.0])
-def test_rates_are_those_of_the_pairs(with_cameras, rate):
+def test_rates_are_those_of_the_pairs(with_cameras, with_tracklets, rate):
     rows, labels = people(12, 4, noise=0.7)
     labels[::7] = -1
     cameras = np.arange(len(rows)) % 3 if with_cameras else None
-    result = calibrate(rows, labels, cameras=cameras, max_false_accept=rate)
-    same, different = pairs_of(rows, labels, cameras)
+    tracklets = np.arange(len(rows)) // 2 % 9 - 1 if with_tracklets else None
+    result = calibrate(rows, labels, cameras=cameras, tracklets=tracklets, max_false_accept=rate)
+    same, different = pairs_of(rows, labels, cameras, tracklets)
     assert (result.same_pairs, result.different_pairs) == (len(same), len(different))
 
     def share(scores, threshold):
@@ -85,6 +89,19 @@ def test_nothing_to_calibrate_on(labels, cameras, words):
         calibrate(np.eye(3, dtype=np.float32), labels, cameras=cameras)
     with pytest.raises(DataError, match="share"):
         calibrate(np.eye(3, dtype=np.float32), [0, 0, 1], max_false_accept=3)
+
+
+def test_pairs_of_one_tracklet_are_no_matches():
+    rows = np.array([[1, 0], [1, 0], [0.6, 0.8], [0, 1]], np.float32)
+    labels = [0, 0, 0, 1]
+    assert calibrate(rows, labels).same_pairs == 3
+    assert calibrate(rows, labels, tracklets=[4, 4, 5, 5]).same_pairs == 2
+    assert calibrate(rows, labels, tracklets=[4, 4, 5, 5]).different_pairs == 2
+    assert calibrate(rows, labels, tracklets=[-1, -1, -1, -1]).same_pairs == 3
+    with pytest.raises(DataError, match="same person in different tracklets"):
+        calibrate(rows, labels, tracklets=[4, 4, 4, 5])
+    with pytest.raises(DataError, match="as many tracklets"):
+        calibrate(rows, labels, tracklets=[4, 4, 4])
 
 
 def test_a_sentence_says_how_often_it_is_wrong():

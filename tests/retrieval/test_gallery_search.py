@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ppcls_ise.errors import DataError
+from ppcls_ise.retrieval.gallery_images import GalleryImage, images_of, rows_like
 from ppcls_ise.retrieval.gallery_search import KIND, GallerySearch
 from ppcls_ise.utils import array_files
 from ppcls_ise.utils.array_files import read_tree, write_tree
@@ -291,6 +292,8 @@ def test_crafted_numbers_with_a_right_checksum_never_reach_faiss(tmp_path):
         {"paths": ["a"]},
         {"paths": ["a"] * 40},
         {"paths": [1] * 40},
+        {"cameras": [1] * 40},
+        {"tracklets": ["1"]},
         {"exact_limit": "9"},
         {"model": None},
         {"calibration": {"threshold": 1}},
@@ -328,3 +331,54 @@ def test_equal_scores_are_cut_in_the_order_of_the_gallery(limit, queries):
     for result in gallery.search(np.repeat(stored[-1:], queries, axis=0), 7):
         assert [match.path for match in result] == copies[:7]
         assert len({match.score for match in result}) == 1
+
+
+@pytest.mark.parametrize("limit", [1000, 20])
+@pytest.mark.parametrize(
+    "keys", [["path"], ["camera"], ["tracklet"], ["path", "camera", "tracklet"], []]
+)
+def test_results_do_without_the_own_image_camera_and_tracklet(limit, keys, tmp_path):
+    """Against sorting what is left, after removals and after a file."""
+    stored = rows(60, seed=1)
+    cameras = ["", *(f"c{i % 3}" for i in range(59))]
+    tracklets = [*(f"t{i // 7}" for i in range(50)), *[""] * 10]
+    gallery = GallerySearch(exact_limit=limit)
+    gallery.add(names(60), stored, cameras=cameras, tracklets=tracklets)
+    gallery.remove(names(5, 20))
+    gallery.save(tmp_path / "g")
+    gallery = GallerySearch.load(tmp_path / "g")
+    left = [i for i in range(60) if not 20 <= i < 25]
+    assert gallery.images == [GalleryImage(names(60)[i], cameras[i], tracklets[i]) for i in left]
+    columns = {"path": names(60), "camera": cameras, "tracklet": tracklets}
+    queries = images_of(names(60), cameras, tracklets)
+    found = gallery.search(stored, 50, exclude=rows_like(gallery.images, queries, keys))
+    for query, matches in enumerate(found):
+        kept = {
+            names(60)[i]: stored[i]
+            for i in left
+            if not any(c[i] and c[i] == c[query] for c in (columns[key] for key in keys))
+        }
+        assert_same([matches], oracle(kept, stored[query : query + 1], 50))
+
+
+def test_everything_left_out_leaves_nothing():
+    gallery = gallery_of(3)
+    everything = [np.arange(3), np.array([2, 0, 2]), np.zeros(0, np.int64)]
+    found = gallery.search(rows(3), 2, exclude=everything)
+    assert [len(matches) for matches in found] == [0, 1, 2]
+    assert found[1][0].path == names(3)[1]
+    with pytest.raises(ValueError, match="zip"):
+        gallery.search(rows(3), 2, exclude=everything[:2])
+
+
+def test_a_gallery_without_cameras_and_tracklets_is_read(tmp_path):
+    """As they were written before both were known."""
+    tree = _tree(tmp_path, 1000)
+    del tree["cameras"], tree["tracklets"]
+    write_tree(tmp_path / "g", tree, kind=KIND)
+    gallery = GallerySearch.load(tmp_path / "g")
+    assert gallery.images == images_of(gallery.paths)
+    gallery.add(["new"], rows(1), tracklets=["7"])
+    assert gallery.images[-1] == GalleryImage("new", "", "7")
+    with pytest.raises(DataError, match="1 images need as many tracklets, got 2"):
+        gallery.add(["other"], rows(1), tracklets=["7", "8"])

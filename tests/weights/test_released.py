@@ -209,7 +209,7 @@ def test_an_address_is_downloaded_once_and_never_taken_for_another(server, monke
         assert read_state(path)["weight"].tolist() == state["weight"].tolist()
     assert len(server.requests) == 2
     server.status = 404
-    with pytest.raises(WeightsError, match=r"give its path in Arch\.Backbone\.pretrained\.$"):
+    with pytest.raises(WeightsError, match=r"give its path: -o Arch\.Backbone\.pretrained=FILE\."):
         weight_path(f"{server.url}/c/w.pdparams", key="Arch.Backbone.pretrained")
 
 

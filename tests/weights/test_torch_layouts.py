@@ -111,15 +111,18 @@ def test_a_result_of_unsupervised_training_becomes_a_whole_model():
 
 def test_a_supervised_result_loses_its_classifier():
     theirs = {f"base.{name}": value for name, value in vit_state().items()}
-    theirs |= {"classifier.weight": np.zeros((5, 12), np.float32)}
+    heads = {"base.fc.weight": (7, 12), "base.fc.bias": (7,), "classifier.weight": (5, 12)}
+    theirs |= {name: np.zeros(shape, np.float32) for name, shape in heads.items()}
     ours, report = from_torch(theirs, source="x")
-    assert report.ignored == ["classifier.weight"] and "cls_token" in ours
+    assert report.ignored == ["fc.weight", "fc.bias", "classifier.weight"]
+    assert "cls_token" in ours
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         (lambda s: s | {"blocks.7.norm1.weight": np.zeros(12)}, "missing (blocks.2"),
+        (lambda s: s | {"blocks.99999999999.norm1.weight": np.zeros(12)}, "missing (blocks.2"),
         (lambda s: s | {"cls_token": np.zeros((1, 1, 13))}, "mismatched"),
         (lambda s: s | {"cls_token": np.zeros(())}, "mismatched"),
         (lambda s: s | {"pos_embed": np.zeros(12)}, "mismatched"),

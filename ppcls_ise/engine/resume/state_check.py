@@ -47,9 +47,9 @@ def check_state(engine: TrainingEngine, state: Mapping[str, Any], source: str) -
     images = image_fingerprint(engine.train_dataset)
     if state.get("images", images) != images:
         raise DataError(
-            f"Global.checkpoints: {source} was trained on other images than those in "
-            f"{engine.train_dataset.image_root} now ({len(engine.train_dataset)}). To go on with "
-            "these, start anew with Global.pretrained_model."
+            f"Global.checkpoints: {source} was trained on other images (or tracklets) than those "
+            f"in {engine.train_dataset.image_root} now ({len(engine.train_dataset)}). To go on "
+            "with these, start anew with Global.pretrained_model."
         )
     stamps = engine.train_dataset.stamps
     if state.get("sizes", sizes := hash_of(stamps.sizes())) != sizes:
@@ -132,13 +132,17 @@ def _loss_problem(engine: TrainingEngine, state: Mapping[str, Any]) -> str | Non
 
 
 def _memory_problem(engine: TrainingEngine, state: Mapping[str, Any]) -> str | None:
+    clustering = state.get("callbacks", {}).get("ClusteringCallback", {})
+    mixed = clustering.get("mixed_tracklets")
+    if mixed is not None and not (isinstance(mixed, np.ndarray) and mixed.dtype == np.int64):
+        return "its mixed tracklets are no numbers"
     memory = state.get("memory")
     if memory is None:
         return None
     width = (engine.config["Arch"].get("Neck") or {}).get("num_features")
     if memory.ndim != 2 or memory.dtype.kind != "f" or width not in (None, memory.shape[1]):
         return f"the cluster memory is {memory.dtype} {list(memory.shape)}"
-    labels = state.get("callbacks", {}).get("ClusteringCallback", {}).get("labels")
+    labels = clustering.get("labels")
     if not isinstance(labels, np.ndarray) or labels.dtype != np.int64:
         return "there is a cluster memory, but no pseudo-labels"
     clusters = int(labels.max(initial=-1)) + 1

@@ -113,11 +113,14 @@ def num_bytes(tree: Any) -> int:
 
 
 def image_fingerprint(dataset: Any) -> str:
-    """Hash of the training images' paths below their root, so that the root may move."""
+    """Hash of the training images' paths below their root, so that the root may move, and of their
+    tracklets where these are known."""
     digest = hashlib.sha256()
     for path in dataset.images:
         digest.update(os.path.relpath(path, dataset.image_root).encode("utf-8", "surrogateescape"))
         digest.update(b"\0")
+    if dataset.tracklet_ids is not None:
+        digest.update(dataset.tracklet_ids.tobytes())
     return digest.hexdigest()
 
 
