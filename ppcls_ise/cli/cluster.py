@@ -10,41 +10,39 @@ kept in --out, so an interrupted command goes on where it was.
 """
 
 import argparse
-import csv
 import hashlib
-import io
 import os
-import re
 from pathlib import Path
 
 import numpy as np
 from filelock import Timeout
 
 from ppcls_ise import compat
-from ppcls_ise.cli.image_names import add_name_arguments
+from ppcls_ise.cli.cluster_results import PAGE, TABLE, TRAINING, SeenImages, write_results
+from ppcls_ise.cli.image_names import (
+    add_name_arguments,
+    as_options,
+    naming_options,
+    require_folder,
+)
 from ppcls_ise.cli.inference_options import add_model_arguments, make_extractor, read_overrides
 from ppcls_ise.clustering.corrections import Corrector
-from ppcls_ise.clustering.dbscan import OUTLIER
-from ppcls_ise.clustering.record import ClusteringRecord
-from ppcls_ise.clustering.sample_graph import GraphSettings
+from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.data.correction_file import read_corrections, write_corrections
 from ppcls_ise.data.folder import UnlabeledFolder
-from ppcls_ise.deploy.feature_files import cell
 from ppcls_ise.deploy.feature_store import FeatureStore
 from ppcls_ise.deploy.image_clusters import ImageClusters, cluster_images, differences
-from ppcls_ise.deploy.person_folder import WAYS, make_folder, person_files
+from ppcls_ise.deploy.person_folder import WAYS
 from ppcls_ise.engine.input_remarks import odd_lengths
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.registry import register
 from ppcls_ise.utils.files import locked, replacing, require_writable
 from ppcls_ise.utils.progress import progress_bar
 from ppcls_ise.utils.results_folder import ResultsFolder
-from ppcls_ise.visualization.cluster_page import write_cluster_page
 
 _SHOWN = 5
 _FEATURES, _CLUSTERING, _CORRECTIONS = "features", "clustering.safetensors", "corrections.csv"
-_TABLE, _PAGE, _TRAINING = "clusters.csv", "clusters.html", "bounding_box_train"
 _COUNTS = ("k1", "k2", "min_samples")
 
 
@@ -82,15 +80,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> str:
     register()
     read_overrides(args)
-    require_writable(args.out, "--out")
+    require_folder(args.images, "--images")
+    inside = Path(os.path.realpath(args.images))
+    if inside in (place := Path(os.path.realpath(args.out)), *place.parents):
+        raise ConfigError(
+            f"--out: {shown(args.out)} lies in --images, so that what is written there would be "
+            "among the images next time: name a folder elsewhere"
+        )
     out = ResultsFolder(args.out, own=(_FEATURES, _FEATURES + ".lock", _CLUSTERING))
-    names = {
-        key: value
-        for key in ("camera_pattern", "tracklet_pattern", "table")
-        if (value := getattr(args, key))
-    }
-    images = UnlabeledFolder(os.path.abspath(args.images), **names)
-    for name in (_TABLE, _PAGE, *([_TRAINING] if args.folders else [])):
+    require_writable(args.out, "--out")
+    with as_options():
+        images = UnlabeledFolder(os.path.abspath(args.images), **naming_options(args))
+    for name in (TABLE, PAGE, *([TRAINING] if args.folders else [])):
         out.require_own(name)  # before the work
     try:
         with locked(out.folder / _FEATURES):
@@ -111,13 +112,14 @@ def _cluster(args: argparse.Namespace, out: ResultsFolder, images: UnlabeledFold
             f"the corrections of {shown(args.corrections)} have been applied: they are the last "
             f"lines of {shown(out.folder / _CORRECTIONS)}. Leave --corrections out"
         )
+    options = _options(args, images)
     extractor = make_extractor(args)
     store = FeatureStore(out.folder / _FEATURES, extractor)
     with progress_bar("features", "image") as progress:
         features, rows, problems = store.features(images.images, progress=progress)
     _report_unreadable(problems, len(images.images), skip=args.skip_unreadable)
-    seen = _Seen(images, rows)
-    options = _options(args, seen)
+    unit_rows(features, out=features)
+    seen = SeenImages(images, rows)
     clusters = _clusters(args, out, seen, features, options, extractor.fingerprint, len(applied))
     if clusters.mixed.any():
         compat.logger().warning(
@@ -137,27 +139,11 @@ def _cluster(args: argparse.Namespace, out: ResultsFolder, images: UnlabeledFold
     if new:
         with replacing(out.folder / _CORRECTIONS) as scratch:
             write_corrections(scratch, [*applied, *new])
-    return _write(args, out, seen, features, labels, clusters, options, len(applied) + len(new))
-
-
-class _Seen:
-    """The images that can be read, and what is known of them."""
-
-    def __init__(self, images: UnlabeledFolder, rows: np.ndarray) -> None:
-        self.folder = images.image_root
-        self.paths = [images.images[row] for row in rows]
-        self.camids = None if images.camids is None else images.camids[rows]
-        self.tracklets = None if images.tracklet_ids is None else images.tracklet_ids[rows]
-        self._camera_name = images.camera_name
-        self._tracklet_names = images.tracklet_names
-
-    def camera(self, row: int) -> str:
-        return "" if self.camids is None else self._camera_name(int(self.camids[row]))
-
-    def tracklet(self, row: int) -> str:
-        if self.tracklets is None or self.tracklets[row] < 0 or self._tracklet_names is None:
-            return ""
-        return self._tracklet_names[int(self.tracklets[row])]
+    count = len(applied) + len(new)
+    remark = f"{count} corrections of {shown(out.folder / _CORRECTIONS)} are in" if count else ""
+    return write_results(
+        out, seen, features, labels, clusters, options, remark=remark, folders=args.folders
+    )
 
 
 def _report_unreadable(problems: list[str], count: int, *, skip: bool) -> None:
@@ -172,8 +158,8 @@ def _report_unreadable(problems: list[str], count: int, *, skip: bool) -> None:
     compat.logger().warning(f"{len(problems)} of {count} images are left out: {reasons}")
 
 
-def _options(args: argparse.Namespace, seen: _Seen) -> ClusteringOptions:
-    if args.camera_aware and seen.camids is None:
+def _options(args: argparse.Namespace, images: UnlabeledFolder) -> ClusteringOptions:
+    if args.camera_aware and images.camids is None:
         raise ConfigError("--camera-aware needs cameras: --camera-pattern or --table")
     try:
         options = ClusteringOptions(
@@ -185,13 +171,13 @@ def _options(args: argparse.Namespace, seen: _Seen) -> ClusteringOptions:
         )
     except ConfigError as error:
         raise ConfigError(str(error).replace("Clustering.", "--")) from error
-    return options.resolved(tracklets=seen.tracklets is not None)
+    return options.resolved(tracklets=images.tracklet_ids is not None)
 
 
 def _clusters(
     args: argparse.Namespace,
     out: ResultsFolder,
-    seen: _Seen,
+    seen: SeenImages,
     features: np.ndarray,
     options: ClusteringOptions,
     model: str,
@@ -241,83 +227,3 @@ def _clusters(
 
 def _digest(ids: np.ndarray) -> str:
     return hashlib.sha256(ids.astype(np.int64).tobytes()).hexdigest()[:16]
-
-
-def _write(
-    args: argparse.Namespace,
-    out: ResultsFolder,
-    seen: _Seen,
-    features: np.ndarray,
-    labels: np.ndarray,
-    clusters: ImageClusters,
-    options: ClusteringOptions,
-    corrections: int,
-) -> str:
-    inside = labels != OUTLIER
-    numbers, compact = np.unique(labels[inside], return_inverse=True)
-    gapless = np.full(len(labels), OUTLIER, np.int64)
-    gapless[inside] = compact.reshape(-1)
-    record = ClusteringRecord.describe(
-        seen.paths, features, gapless, camids=seen.camids, tracklets=seen.tracklets
-    )
-    settings = GraphSettings(
-        clusters.eps,
-        options.min_samples,
-        options.lengths,
-        options.camera_aware,
-        bool(options.tracklet_aware),
-        bool(options.whiten),
-    )
-    lines = [
-        f"{len(labels)} images: {len(numbers)} clusters, "
-        f"{np.count_nonzero(~inside)} images in none",
-        f"eps {clusters.eps:g}: {clusters.reason}",
-    ]
-    if corrections:
-        lines.append(f"{corrections} corrections of {shown(out.folder / _CORRECTIONS)} are in")
-    table = out.write(_TABLE, lambda file: _write_table(file, seen, labels, record))
-    page = out.write(
-        _PAGE,
-        lambda file: write_cluster_page(
-            file,
-            record,
-            settings,
-            title=f"People in {shown(Path(seen.folder).name)}",
-            subtitle="; ".join([shown(seen.folder), *lines[1:]]),
-            numbers=numbers.tolist(),
-            spelled=_as_options,
-        ),
-    )
-    lines += [f"table: {shown(table)}", f"page:  {shown(page)}"]
-    if args.folders:
-        files = person_files(seen.paths, labels, seen.camids)
-        out.write(_TRAINING, lambda folder: make_folder(folder, files, args.folders))
-        lines.append(
-            f"training set in the layout of Market-1501 ({len(files)} images, "
-            f"{args.folders}): {shown(out.folder / _TRAINING)}"
-        )
-    return "\n".join(lines)
-
-
-def _as_options(advice: str) -> str:
-    """``Clustering.min_samples`` -> ``--min-samples``."""
-    text = re.sub(r"Clustering\.(\w+)", lambda key: "--" + key[1].replace("_", "-"), advice)
-    return text.replace("=True", "")
-
-
-def _write_table(file: Path, seen: _Seen, labels: np.ndarray, record: ClusteringRecord) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["path", "cluster", "camera", "tracklet", "distance", "silhouette"])
-    for row, path in enumerate(seen.paths):
-        fit = (record.distances[row], record.silhouettes[row])
-        writer.writerow(
-            [
-                cell(path),
-                labels[row],
-                cell(seen.camera(row)),
-                cell(seen.tracklet(row)),
-                *("" if np.isnan(value) else f"{value:.4f}" for value in fit),
-            ]
-        )
-    file.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))

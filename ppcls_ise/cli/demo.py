@@ -10,6 +10,7 @@ import numpy as np
 
 from ppcls_ise import compat
 from ppcls_ise.cli.arguments import add_config_argument
+from ppcls_ise.cli.report import report_and_next_steps
 from ppcls_ise.config.overrides import get_config
 from ppcls_ise.engine.engine import UnsupervisedEngine
 from ppcls_ise.errors import ConfigError
@@ -70,6 +71,7 @@ def run_demo(config_path: str, overrides: list[str], *, seed: int = 0, fast: boo
     compat.logger().info("evaluating the untrained network")
     engine.warm_up()
     before, before_sides = _evaluate(engine)
+    engine.record.evaluated(engine, 0, before, before_sides, 0.0)
     engine.train()
     after, after_sides = _evaluate(engine)
 
@@ -83,8 +85,9 @@ def run_demo(config_path: str, overrides: list[str], *, seed: int = 0, fast: boo
         datasets[1].images,
         rows=rows.tolist(),
     )
+    report = report_and_next_steps(engine)
     minutes = (time.perf_counter() - started) / 60
-    return _report(before, after, minutes, root, engine.run_folder, picture)
+    return _report(before, after, minutes, root, engine.run_folder, picture, report)
 
 
 def _evaluate(engine: UnsupervisedEngine) -> tuple[ReIDResult, tuple]:
@@ -93,7 +96,13 @@ def _evaluate(engine: UnsupervisedEngine) -> tuple[ReIDResult, tuple]:
 
 
 def _report(
-    before: ReIDResult, after: ReIDResult, minutes: float, root: str, folder: Path, picture: Path
+    before: ReIDResult,
+    after: ReIDResult,
+    minutes: float,
+    root: str,
+    folder: Path,
+    picture: Path,
+    report: Path | None,
 ) -> str:
     lines = [
         "",
@@ -108,4 +117,6 @@ def _report(
         f"  log           {folder / 'train.log'}",
         f"  ranked lists  {picture}",
     ]
+    if report is not None:
+        lines += [f"  report        {report}", "", "Open the report in a browser."]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ COMMANDS = {
     "check": ("check", "prove this installation: run this first on a new machine"),
     "train": ("train", "train without labels"),
     "eval": ("eval", "evaluate weights on a configuration's sets or on folders: mAP, mINP, CMC"),
+    "report": ("report", "a page that shows what a run found: clusters, curves, doubts"),
     "export": ("export", "write a static model for inference"),
     "infer": ("infer", "features of images"),
     "search": ("search", "build, extend, calibrate and query a gallery of images"),

@@ -19,7 +19,7 @@ from ppcls_ise.clustering import jaccard_graph
 from ppcls_ise.clustering.eps_range import EpsRange, eps_range
 from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.clustering.tracklets import mixed_tracklets, tracklet_array
-from ppcls_ise.clustering.whitening import whitened
+from ppcls_ise.clustering.whitening import whitened_by_tracklet
 from ppcls_ise.compat import Config
 from ppcls_ise.config import get_config
 from ppcls_ise.config.clustering import ClusteringOptions
@@ -123,7 +123,7 @@ def suggest_eps(
         except ValueError as error:
             raise DataError(f"{features_file or 'the training images'}: {error}") from error
         free = mixed_tracklets(features, tracklets)
-    compared = whitened(features) if clustering.whiten else features
+    compared = whitened_by_tracklet(features, tracklets) if clustering.whiten else features
     with progress_bar("distances", "block") as progress:
         graph = or_blocked(
             lambda backend: jaccard_graph(

@@ -13,8 +13,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> None:
     register()
+    from ppcls_ise.cli.report import report_and_next_steps
     from ppcls_ise.config import get_config
     from ppcls_ise.engine import UnsupervisedEngine
 
     config = get_config(args.config, args.override, profiler_options=args.profiler_options)
-    UnsupervisedEngine(config, mode="train").train()
+    engine = UnsupervisedEngine(config, mode="train")
+    engine.train()
+    report_and_next_steps(engine)

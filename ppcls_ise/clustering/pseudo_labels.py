@@ -22,7 +22,7 @@ from ppcls_ise.clustering.tracklets import (
     one_label_per_tracklet,
     tracklet_array,
 )
-from ppcls_ise.clustering.whitening import whitened
+from ppcls_ise.clustering.whitening import whitened_by_tracklet
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,11 @@ def generate_pseudo_labels(
         camera_ids: see there.
         tracklet_ids: see there; rows of a tracklet in the order of time.
         must_link: with ``tracklet_ids``, every tracklet gets one label, that of most of its labeled
-            frames, but for those in ``mixed_tracklets`` of the result.
-        whiten: cluster the features of :func:`ppcls_ise.clustering.whitening.whitened`, with
-            ``tracklet_ids`` such that every tracklet counts once; the centroids stay those of
-            ``features``. Not with ``neighbors``.
+            frames, but for those in ``mixed_tracklets`` of the result; one of at least
+            ``min_samples`` frames, none of them labeled, is a cluster of its own.
+        whiten: cluster the features of
+            :func:`ppcls_ise.clustering.whitening.whitened_by_tracklet`; the centroids stay those
+            of ``features``. Not with ``neighbors``.
         k1_intra: see there.
         k1_inter: see there.
         k2_intra: see there.
@@ -147,10 +148,7 @@ def generate_pseudo_labels(
     seconds: dict[str, float] = {}
     recall, started = None, time.perf_counter()
     tracklets = None if tracklet_ids is None else tracklet_array(tracklet_ids, len(matrix))
-    compared = matrix
-    if whiten:
-        means = None if tracklets is None else cluster_centroids(matrix, tracklets)
-        compared = whitened(matrix, basis=means)
+    compared = whitened_by_tracklet(matrix, tracklets) if whiten else matrix
     if approximate:
         if not (camera_ids is None and tracklet_ids is None and neighbors is None):
             raise ValueError(
@@ -192,7 +190,7 @@ def generate_pseudo_labels(
         free = mixed_tracklets(matrix, tracklets)
         mixed = np.unique(np.asarray(tracklet_ids)[np.isin(tracklets, free)])
         if must_link:
-            labels = one_label_per_tracklet(labels, tracklets, free)
+            labels = one_label_per_tracklet(labels, tracklets, free, alone=min_samples)
     seconds["dbscan"] = time.perf_counter() - started
     return PseudoLabels.from_labels(
         matrix, labels, seconds=seconds, recall=recall, mixed_tracklets=mixed

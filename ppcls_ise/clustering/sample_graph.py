@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,11 @@ from scipy import sparse
 
 from ppcls_ise.clustering.dbscan import OUTLIER
 from ppcls_ise.clustering.doubts import split_parts
+from ppcls_ise.clustering.eps_range import EpsRange, eps_range
 from ppcls_ise.clustering.jaccard import jaccard_graph
 from ppcls_ise.clustering.record import ClusteringRecord
-from ppcls_ise.clustering.whitening import whitened
+from ppcls_ise.clustering.tracklets import mixed_tracklets, tracklet_array
+from ppcls_ise.clustering.whitening import whitened_by_tracklet
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class GraphSettings:
         lengths: list lengths, as `jaccard_graph` takes them.
         camera_aware, tracklet_aware: whether cameras and tracklets make lists of their own.
         whiten: whether the features were whitened first.
+        must_link: whether a tracklet has one label.
     """
 
     eps: float
@@ -34,6 +37,7 @@ class GraphSettings:
     camera_aware: bool = False
     tracklet_aware: bool = False
     whiten: bool = False
+    must_link: bool = True
 
 
 def sample_of(record: ClusteringRecord, most: int, order: np.ndarray) -> np.ndarray:
@@ -54,6 +58,16 @@ def sample_of(record: ClusteringRecord, most: int, order: np.ndarray) -> np.ndar
     return np.sort(np.concatenate([inside, some]))
 
 
+def tracklets_of(
+    record: ClusteringRecord, positions: np.ndarray, settings: GraphSettings
+) -> np.ndarray | None:
+    """Tracklets of the images at ``positions`` in ``record.rows`` as numbers 0 .. T-1, where the
+    clustering used them."""
+    if not settings.tracklet_aware or record.tracklets is None:
+        return None
+    return tracklet_array(record.tracklets[record.rows[positions]], len(positions))
+
+
 def graph_of(
     record: ClusteringRecord,
     positions: np.ndarray,
@@ -67,15 +81,38 @@ def graph_of(
     options: dict[str, Any] = {}
     if settings.camera_aware and record.camids is not None:
         options["camera_ids"] = record.camids[rows]
-    if settings.tracklet_aware and record.tracklets is not None:
-        options["tracklet_ids"] = record.tracklets[rows]
+    tracklets = tracklets_of(record, positions, settings)
+    if tracklets is not None:
+        options["tracklet_ids"] = tracklets
     by_group = bool(options)
     options |= {k: n for k, n in settings.lengths.items() if ("_" in k) == by_group}
     limit = min(float(np.nextafter(np.float32(max_distance), np.float32(1))), 1.0)
     return jaccard_graph(
-        whitened(features) if settings.whiten else features,
+        whitened_by_tracklet(features, tracklets) if settings.whiten else features,
         max_distance=limit,
         **options,
+    )
+
+
+def eps_range_of(
+    record: ClusteringRecord,
+    positions: np.ndarray,
+    graph: sparse.csr_matrix,
+    settings: GraphSettings,
+    values: Sequence[float],
+) -> EpsRange:
+    """`eps_range` of the images at ``positions``, from `graph_of`."""
+    tracklets = tracklets_of(record, positions, settings)
+    free = None
+    if tracklets is not None:
+        free = mixed_tracklets(record.unit_features(positions), tracklets)
+    return eps_range(
+        graph,
+        values,
+        settings.min_samples,
+        tracklets=tracklets,
+        free=free,
+        must_link=settings.must_link,
     )
 
 

@@ -268,9 +268,39 @@ def precision(engine: Any, *, is_eval: bool) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def log_scalar(engine: Any, name: str, value: float, step: int) -> None:
-    """Write one VisualDL scalar; does nothing unless ``Global.use_visualdl`` is on."""
-    load("ppcls.utils.logger").scaler(name=name, value=value, step=step, writer=engine.vdl_writer)
+def take_visualdl_writer(engine: Any) -> Any:
+    """The VisualDL writer that ``engine`` has opened, which then writes and closes nothing itself;
+    None unless ``Global.use_visualdl`` is on."""
+    writer, engine.vdl_writer = engine.vdl_writer, None
+    return writer
+
+
+@contextmanager
+def config_in_file_only() -> Iterator[None]:
+    """While in it, the dump of the configuration with which PaddleClas's engine begins goes to the
+    log file, and not to the screen, where it is most of what a short run says."""
+    engine: Any = load("ppcls.engine.engine")
+    print_config = engine.print_config
+
+    def print_to_file(config: Any) -> None:
+        screens = [h for h in logger().handlers if not isinstance(h, logging.FileHandler)]
+        for handler in screens:
+            handler.addFilter(_nothing)
+        try:
+            print_config(config)
+        finally:
+            for handler in screens:
+                handler.removeFilter(_nothing)
+
+    engine.print_config = print_to_file
+    try:
+        yield
+    finally:
+        engine.print_config = print_config
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 @functools.cache  # save_model is replaced while training

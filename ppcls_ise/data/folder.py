@@ -177,7 +177,9 @@ def number_alike(first: UnlabeledFolder, second: UnlabeledFolder) -> None:
         for dataset in (first, second):
             known, column = getattr(dataset, names), getattr(dataset, numbers)
             if known is not None:
-                spelled.append([known[number] for number in column])
+                # A side of numbers alone has no leading zeros, one with other names does.
+                plain = [name.lstrip("0") or "0" if name.isdecimal() else name for name in known]
+                spelled.append([plain[number] for number in column])
         if len(spelled) < 2:
             continue
         together, all_names = naming.numbered([*spelled[0], *spelled[1]])

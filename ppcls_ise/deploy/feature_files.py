@@ -15,6 +15,7 @@ from ppcls_ise.errors import DataError
 from ppcls_ise.utils.array_files import read_numpy
 from ppcls_ise.utils.files import reading, replacing
 from ppcls_ise.utils.progress import progress_bar
+from ppcls_ise.utils.tables import cell as cell
 
 
 def extract_files(
@@ -83,11 +84,6 @@ def save_features(
         for name, row in zip(paths, features, strict=True):
             writer.writerow([cell(name), *(f"{value:.9g}" for value in row)])
         scratch.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape", newline="")
-
-
-def cell(path: str) -> str:
-    """A path as a cell of a table: the same file, but no program takes it for a formula."""
-    return f"./{path}" if path[:1] in ("=", "+", "-", "@", "\t", "\r") else path
 
 
 class FeatureFile(NamedTuple):

@@ -16,7 +16,7 @@ from ppcls_ise.clustering.tracklets import (
     one_label_per_tracklet,
     tracklet_array,
 )
-from ppcls_ise.clustering.whitening import whitened
+from ppcls_ise.clustering.whitening import whitened_by_tracklet
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.errors import DataError, shown
 from ppcls_ise.utils.array_files import read_tree, write_tree
@@ -102,32 +102,40 @@ def cluster_images(
     Raises:
         DataError: no eps stands out.
     """
-    groups: dict[str, np.ndarray | None] = {}
+    lists: dict[str, Any] = dict(options.lengths)
     if options.camera_aware:
-        groups["camera_ids"] = camera_ids
+        lists["camera_ids"] = camera_ids
     if options.tracklet_aware:
-        groups["tracklet_ids"] = tracklet_ids
+        lists["tracklet_ids"] = tracklet_ids
+    tracklets = free = None
+    if options.tracklet_aware and tracklet_ids is not None:
+        tracklets = tracklet_array(tracklet_ids, len(features))
+        free = mixed_tracklets(features, tracklets)
     largest = max(DEFAULT_EPS) if eps is None else eps
     with progress_bar("distances", "block") as progress:
         graph = jaccard_graph(
-            whitened(features) if options.whiten else features,
+            whitened_by_tracklet(features, tracklets) if options.whiten else features,
             max_distance=float(np.nextafter(np.float32(largest), np.float32(1))),
             progress=lambda stage, done, total: progress(done, total),
-            **groups,
-            **options.lengths,
+            **lists,
         )
     reason = "given"
     if eps is None:
-        found = eps_range(graph, DEFAULT_EPS, options.min_samples)
+        found = eps_range(
+            graph,
+            DEFAULT_EPS,
+            options.min_samples,
+            tracklets=tracklets,
+            free=free,
+            must_link=options.must_link,
+        )
         eps, reason = _chosen(found), found.reason
     labels = dbscan(graph, eps, options.min_samples)
-    mixed = np.zeros(len(labels), bool)
-    if options.tracklet_aware and tracklet_ids is not None:
-        tracklets = tracklet_array(tracklet_ids, len(labels))
-        free = mixed_tracklets(features, tracklets)
+    mixed: np.ndarray = np.zeros(len(labels), bool)
+    if tracklets is not None and free is not None:
         mixed = np.isin(tracklets, free)
         if options.must_link:
-            labels = one_label_per_tracklet(labels, tracklets, free)
+            labels = one_label_per_tracklet(labels, tracklets, free, alone=options.min_samples)
     graph = _within(graph, labels, eps)
     labels = np.where(labels == OUTLIER, OUTLIER, labels + FIRST)
     return ImageClusters(labels, graph, eps, reason, mixed)

@@ -24,9 +24,10 @@ from ppcls_ise.engine.gpu_search import backend_of, or_blocked
 from ppcls_ise.engine.input_remarks import odd_features, odd_files, odd_lengths
 from ppcls_ise.engine.memory_needs import require_shared_memory
 from ppcls_ise.engine.odd_crops import far_rows
+from ppcls_ise.engine.record.run_record import RunRecord
 from ppcls_ise.engine.warm_up import warm_up
 from ppcls_ise.errors import DataError, shown
-from ppcls_ise.metrics import cluster_quality
+from ppcls_ise.metrics import ClusterQuality, cluster_quality
 from ppcls_ise.utils.progress import progress_bar
 
 _SHOWN = 5
@@ -49,6 +50,7 @@ class ClusteringCallback(Callback):
     def __init__(self, **options: Any) -> None:
         self.options = ClusteringOptions(**options)
         self.result: PseudoLabels | None = None
+        self.record: RunRecord | None = None
         self._warm = False
 
     def on_epoch_begin(self, engine: TrainingEngine, epoch: int) -> bool:
@@ -95,6 +97,7 @@ class ClusteringCallback(Callback):
         features = self._extract(engine, dataset)
         seconds = {"features": time.perf_counter() - started}
         self._report_quarantine(engine, features, dataset)
+        before = self.result
         rows = np.flatnonzero(features.readable)
         with features.together() as values:
             if dist.get_rank() == 0:
@@ -108,7 +111,9 @@ class ClusteringCallback(Callback):
                 features.values, self.result.labels, self.result.centroids, (engine.seed, epoch)
             )
         self._report_mixed(engine, dataset)
-        self._log(engine, epoch, dataset)
+        quality = self._log(engine, epoch, dataset)
+        if self.record is not None:
+            self.record.clustered(engine, epoch, features, self.result, before, quality)
 
     def graph_inputs(self, engine: TrainingEngine) -> tuple[np.ndarray, dict[str, Any]]:
         """Features of the readable training images, and what else ``jaccard_graph`` gets."""
@@ -257,11 +262,14 @@ class ClusteringCallback(Callback):
                 f"held together: {path}"
             )
 
-    def _log(self, engine: TrainingEngine, epoch: int, dataset: ReIDDataset) -> None:
+    def _log(
+        self, engine: TrainingEngine, epoch: int, dataset: ReIDDataset
+    ) -> ClusterQuality | None:
         result = self.result
         assert result is not None
         stages = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
         line = f"[Cluster][Epoch {epoch}/{engine.epochs}] {summary(result)} | seconds: {stages}"
+        quality = None
         if dataset.pids is not None and result.num_clusters:
             quality = cluster_quality(result.labels, dataset.pids)
             line += (
@@ -276,12 +284,7 @@ class ClusteringCallback(Callback):
                 f"Raise {options.eps_key} (now {options.eps}) or lower Clustering.min_samples "
                 f"(now {options.min_samples})."
             )
-        for name, value in (
-            ("clusters", result.num_clusters),
-            ("outlier_share", result.outlier_share),
-            ("largest_cluster", result.largest),
-        ):
-            compat.log_scalar(engine, name, value, epoch)
+        return quality
 
 
 def _with_outliers(result: PseudoLabels, rows: np.ndarray, count: int) -> PseudoLabels:

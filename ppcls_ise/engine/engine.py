@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PaddleClas's engine with an epoch hook, re-ID evaluation and checked weights."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +16,7 @@ from paddle.utils import unique_name
 from ppcls_ise import compat
 from ppcls_ise.compat import Config
 from ppcls_ise.compat.training_loop import mixed_precision_in, watched_batches
+from ppcls_ise.config.complete import complete
 from ppcls_ise.data import IdentitySampler, ReIDDataset
 from ppcls_ise.distributed.collectives import AllProcesses
 from ppcls_ise.engine import tf32
@@ -27,6 +29,7 @@ from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
 from ppcls_ise.engine.preparation import prepare
+from ppcls_ise.engine.record.run_record import RunRecord
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
 from ppcls_ise.engine.resume.settings import settings_of
 from ppcls_ise.engine.start_remarks import StartRemarks
@@ -70,7 +73,8 @@ class UnsupervisedEngine(Engine):
     def __init__(self, config: Config, mode: str = "train") -> None:
         config = compat.copy_of(config)  # PaddleClas changes it, and so do we
         prepare(config, mode)
-        self.settings = settings_of(config) if mode == "train" else {}
+        as_run = complete(config) if mode == "train" else {}
+        self.settings = settings_of(as_run) if as_run else {}
         options = config["Global"]
         if mode != "train":  # a checkpoint is as good a place for weights to evaluate
             options["pretrained_model"] = options["pretrained_model"] or options["checkpoints"]
@@ -86,7 +90,7 @@ class UnsupervisedEngine(Engine):
         # changes, so only backbone and neck become static, below.
         static, options["to_static"] = options.get("to_static", False), False
         # Paddle keeps optimizer states under names that count up.
-        with unique_name.guard(), compat.building():
+        with unique_name.guard(), compat.building(), compat.config_in_file_only():
             _build(super().__init__, config, mode)
         _require_stopped(self.plain_model.backbone, config["Arch"])
         options["pretrained_model"], options["to_static"] = weights, static
@@ -119,7 +123,7 @@ class UnsupervisedEngine(Engine):
         if mode == "eval" or (mode == "train" and options["eval_during_train"]):
             self._check_evaluation()
         if mode == "train":
-            self._prepare_training()
+            self._prepare_training(as_run)
 
     # -- what callbacks and tools use ---------------------------------------------------------
 
@@ -199,7 +203,7 @@ class UnsupervisedEngine(Engine):
 
     # -- training -----------------------------------------------------------------------------
 
-    def _prepare_training(self) -> None:
+    def _prepare_training(self, as_run: dict[str, Any]) -> None:
         if not isinstance(self.head, MemoryHead):
             raise ConfigError(
                 "training without labels needs a head with a memory: set Arch.Head.name to "
@@ -215,9 +219,15 @@ class UnsupervisedEngine(Engine):
         self.train_sampler.seed = self.seed
         self.clustering = ClusteringCallback(**self.config["Clustering"])
         self.clustering.check(self.train_dataset)
+        if compat.output_folder_lacks_arch_name():
+            as_run["Global"]["output_dir"] = str(self.run_folder.parent)
+        self.record = RunRecord(as_run, compat.take_visualdl_writer(self))
+        self.clustering.record = self.record
+        report = EpochReport(self.clustering)
         self.callbacks: list[Callback] = [
+            self.record,
             StartRemarks(self.clustering.options),
-            EpochReport(self.clustering),
+            report,
             self.clustering,
         ]
         self.checkpoints = Checkpoints(self)
@@ -251,6 +261,7 @@ class UnsupervisedEngine(Engine):
         `ppcls_ise.engine.resume.checkpoints.Checkpoints.run` for the ways in which it ends."""
         with unique_name.guard():
             self.checkpoints.run(super().train)
+        self.record.finish(self)
 
     def losses_read(self, values: dict[str, float]) -> None:
         """Called by the repaired log of `compat.training_loop` with the losses of every step."""
@@ -301,14 +312,15 @@ class UnsupervisedEngine(Engine):
         Raises:
             DataError: an image cannot be read.
         """
+        started = time.perf_counter()
         sides = self.query_and_gallery()
         result = self.metric(*sides, processes=AllProcesses())
         self.last_result = result
+        if self.mode == "train":
+            self.record.evaluated(self, epoch, result, sides, time.perf_counter() - started)
         compat.logger().info(f"[Eval][Epoch {epoch}] {result}")
         if skipped := result.describe_skipped(self.query_dataloader.dataset.images):
             compat.logger().warning(f"[Eval] {skipped}")
-        for name, value in (("mAP", result.mAP), ("rank1", result.rank1)):
-            compat.log_scalar(self, name, value, epoch)
         return result.mAP
 
     def extract(

@@ -10,7 +10,6 @@ import numpy as np
 import paddle
 from paddle import nn
 from paddle.io import DataLoader, DistributedBatchSampler
-from tqdm import tqdm
 
 from ppcls_ise.clustering.parallel import spans
 from ppcls_ise.clustering.row_set import unit_rows
@@ -24,6 +23,7 @@ from ppcls_ise.distributed.collectives import (
 from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.static_features import StaticFeatures
 from ppcls_ise.errors import DataError, DivergenceError
+from ppcls_ise.utils.progress import tracked
 from ppcls_ise.utils.stop_requests import keep_working
 
 _SHOWN = 5
@@ -108,7 +108,7 @@ def extract(
     Args:
         model: a ``RecModel``; its mode is restored afterwards.
         loader: over a `ReIDDataset` (or a view of one); as many batches in every process.
-        title: for the progress bar, which is shown on terminals only.
+        title: for the progress bar.
         precision: makes the mixed-precision context of a batch.
         static: computes by a static graph where it can.
         storage: where the result is held; in memory by default.
@@ -125,9 +125,7 @@ def extract(
     found: Features | None = None
     finite = np.ones(len(dataset), bool)
     network = None
-    progress = tqdm(
-        batches_of(loader), desc=title, total=len(loader), unit="batch", leave=False, disable=None
-    )
+    progress = tracked(batches_of(loader), title, "batch", len(loader))
     for images, labels, *_ in progress:
         if dataset.on_device is not None:
             images = dataset.on_device(images)

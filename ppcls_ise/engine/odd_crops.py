@@ -26,8 +26,8 @@ _FRAMES = frozenset(
      (1920, 1080), (2048, 1536), (2560, 1440), (2592, 1944), (3840, 2160)}
 )  # fmt: skip
 _FRAME_PIXELS = 300_000  # a picture that is wider than tall and has as many is no crop either
-# Deviation of the Laplacian relative to that of the gray values at 128 x 64: crops of real
-# cameras have 0.15 to 1.3, the same after a blur of 2 pixels less than 0.12 (docs/en/own_data.md).
+# Deviation of the Laplacian relative to that of the gray values at 128 x 64; figures of real crops
+# are in docs/en/own_data.md.
 _BLURRED, _EVEN = 0.1, 2.0
 _SIZE = (64, 128)
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import numpy as np
 import paddle
 from paddle import nn
-from tqdm import tqdm
 
 from ppcls_ise import compat
 from ppcls_ise.compat.training_loop import dynamic_graph
 from ppcls_ise.data import ReIDDataset
 from ppcls_ise.engine.callback import TrainingEngine
 from ppcls_ise.engine.run_time import multiply_adds
+from ppcls_ise.utils.progress import tracked
 from ppcls_ise.utils.stop_requests import stopping_at_once
 
 # So much work takes a minute or two on a few processors and nothing on a card. It is a count, not
@@ -52,9 +52,8 @@ def warm_up(engine: TrainingEngine, view: ReIDDataset, wanted: int) -> None:
     engine.stop_if_asked()
     model.train()
     model.head.eval()  # there are no labels, and no memory yet
-    bar = tqdm(range(batches), desc="warm-up", unit="batch", leave=False, disable=None)
     with stopping_at_once(), _weight_of_batches(model, wanted / batches):
-        for _ in bar:
+        for _ in tracked(range(batches), "warm-up", "batch", batches):
             # As in training, a process takes its part of the global batch; process 0's statistics
             # are the ones that count.
             chosen = generator.choice(len(view), size, replace=False)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Retrieval and clustering figures: arrays in, arrays out; numpy, scipy and scikit-learn only."""
 
-from ppcls_ise.metrics.cluster_quality import ClusterQuality, cluster_quality
+from ppcls_ise.metrics.cluster_quality import ClusterQuality, cluster_quality, label_stability
 from ppcls_ise.metrics.rank import RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
 from ppcls_ise.metrics.reid_metric import Labels, ReIDMetric, ReIDResult, Side
@@ -15,5 +15,6 @@ __all__ = [
     "Side",
     "cluster_quality",
     "evaluate_rank",
+    "label_stability",
     "re_ranking",
 ]

@@ -57,7 +57,7 @@ class ResultsFolder:
                 "would be replaced: rename or remove it first"
             )
 
-    def write(self, name: str, make: Callable[[Path], None]) -> Path:
+    def write(self, name: str, make: Callable[[Path], object]) -> Path:
         """Have ``make(path)`` write a new file or folder, which then takes the place of ``name``.
 
         Raises:

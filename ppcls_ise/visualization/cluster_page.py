@@ -6,17 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from ppcls_ise.clustering.record import ClusteringRecord
 from ppcls_ise.clustering.sample_graph import GraphSettings
 from ppcls_ise.utils.files import replacing
 from ppcls_ise.visualization.cluster_parts import cluster_parts
 from ppcls_ise.visualization.curves import curves
+from ppcls_ise.visualization.pages import render
 from ppcls_ise.visualization.thumbnails import Thumbnails
 from ppcls_ise.visualization.verdict import Row, verdict
-
-_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def write_cluster_page(
@@ -45,7 +42,7 @@ def write_cluster_page(
         title, subtitle: of the page.
         place: where an image is now; see `ppcls_ise.visualization.thumbnails.moved`.
         history: rows of history.csv, for the curves.
-        ranked: see `ppcls_ise.visualization.ranked_rows`.
+        ranked: evaluations of `ppcls_ise.engine.record.ranked_lists`.
         tables: title and either rows of cells or a text each, for the last section.
         numbers: by which the page calls the C clusters; None: 0 .. C-1.
         spelled: texts with keys of the configuration, as the page is to say them.
@@ -57,29 +54,21 @@ def write_cluster_page(
         OSError: it cannot be written there.
     """
     thumbnails = Thumbnails(place)
-    parts = cluster_parts(record, settings, thumbnails, numbers)
+    parts = cluster_parts(record, settings, thumbnails, ranked=ranked, numbers=numbers)
     judged = verdict(record, parts.table, parts.eps, settings, history, numbers=numbers)
     remarks = [
         replace(r, evidence=spelled(r.evidence), advice=spelled(r.advice)) for r in judged.remarks
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html").render(
+    values = dict(
         title=title,
         subtitle=subtitle,
         parts=parts,
         verdict=replace(judged, remarks=remarks),
         curves=curves(history),
-        ranked=ranked,
         tables=tables,
         data=parts.data,
     )
-    content = page.encode("utf-8")
+    content = render("page.html", values).encode("utf-8")
     with replacing(path) as scratch:
         scratch.write_bytes(content)
     return len(content)

@@ -16,9 +16,15 @@ from ppcls_ise.clustering.doubts import (
     likely_pairs,
     nearest_across,
 )
-from ppcls_ise.clustering.eps_range import DEFAULT_EPS, EpsRange, eps_range
+from ppcls_ise.clustering.eps_range import DEFAULT_EPS, EpsRange
 from ppcls_ise.clustering.record import ClusteringRecord
-from ppcls_ise.clustering.sample_graph import GraphSettings, graph_of, sample_of, splits_of
+from ppcls_ise.clustering.sample_graph import (
+    GraphSettings,
+    eps_range_of,
+    graph_of,
+    sample_of,
+    splits_of,
+)
 from ppcls_ise.errors import shown
 from ppcls_ise.visualization.embedding_map import embedding_map
 from ppcls_ise.visualization.thumbnails import Thumbnails
@@ -56,6 +62,18 @@ class Crops:
             self.entries.append(self._entry(row))
         return self._numbers[row]
 
+    def other(self, image: dict[str, Any]) -> int:
+        """The number of an image of query or gallery, which is not among the clustered ones."""
+        path = image["path"]
+        inside = path.startswith(self.root)
+        entry = {"p": _text(path[len(self.root) :] if inside else path), "c": -2}
+        entry["t"] = self._thumbnails.number(path)
+        for key, name in (("m", "camid"), ("n", "pid")):
+            if image[name] is not None:
+                entry[key] = image[name]
+        self.entries.append(entry)
+        return len(self.entries) - 1
+
     def cluster(self, cluster: int) -> int:
         """The number by which the page calls a cluster; -1 stays."""
         return self.shown[cluster] if cluster >= 0 else -1
@@ -89,6 +107,7 @@ class ClusterParts:
         eps: clusters over a range of eps; None without images.
         cards, pairs, splits: dictionaries for the template, best known first.
         outliers: numbers of crops.
+        ranked: queries with a list of each evaluation, for the template.
         dots: (x, y, number of the crop), x and y in 0 .. 1000.
         notes: what is a sample, in sentences.
         data: JSON for the page's script.
@@ -100,6 +119,7 @@ class ClusterParts:
     pairs: list[dict[str, Any]]
     splits: list[dict[str, Any]]
     outliers: list[int]
+    ranked: list[dict[str, Any]]
     notes: list[str]
     data: dict[str, Any]
     flags: Sequence[str] = field(default=FLAGS)
@@ -109,11 +129,14 @@ def cluster_parts(
     record: ClusteringRecord,
     settings: GraphSettings,
     thumbnails: Thumbnails,
+    *,
+    ranked: Sequence[dict[str, Any]] = (),
     numbers: Sequence[int] | None = None,
 ) -> ClusterParts:
     """Look at a clustering from all sides.
 
     Args:
+        ranked: evaluations of `ppcls_ise.engine.record.ranked_lists`.
         numbers: by which the page calls the C clusters; None: 0 .. C-1.
 
     Cost: one or two Jaccard graphs of at most 5,000 images, t-SNE of at most 1,200, the distances
@@ -144,6 +167,7 @@ def cluster_parts(
         notes.append(f"{_OUTLIERS} of {len(outliers):,} images without a cluster are shown")
         outliers = outliers[np.linspace(0, len(outliers) - 1, _OUTLIERS).astype(int)]
     outlier_crops = [crops.number(int(row)) for row in outliers]
+    queries = _ranked(ranked, crops)
     dots = _dots(record, crops, notes)
     if thumbnails.left_out:
         notes.append(
@@ -160,7 +184,7 @@ def cluster_parts(
         "dots": dots,
         "nearest": dict(zip(outlier_crops, record.others[outliers].tolist(), strict=True)),
     }
-    return ClusterParts(table, eps, cards, pairs, splits, outlier_crops, notes, data)
+    return ClusterParts(table, eps, cards, pairs, splits, outlier_crops, queries, notes, data)
 
 
 def _graphs(
@@ -174,7 +198,7 @@ def _graphs(
     positions = sample_of(record, _GRAPH_IMAGES, random)
     graph = graph_of(record, positions, settings, largest)
     values = sorted({*DEFAULT_EPS, settings.eps})
-    eps = eps_range(graph, values, settings.min_samples)
+    eps = eps_range_of(record, positions, graph, settings, values)
     if len(positions) < len(record.labels):
         notes.append(
             f"the range of eps is measured on {len(positions):,} of {len(record.labels):,} images "
@@ -264,6 +288,41 @@ def _part(record: ClusteringRecord, positions: np.ndarray, crops: Crops) -> dict
         "size": len(rows),
         "crops": [crops.number(int(row)) for row in _evenly(rows, _CROPS_OF_PAIR)],
     }
+
+
+def _ranked(evaluations: Sequence[dict[str, Any]], crops: Crops) -> list[dict[str, Any]]:
+    """The lists of one query over the evaluations beside each other."""
+    queries: dict[str, dict[str, Any]] = {}
+    for evaluation in evaluations:
+        epoch = evaluation["epoch"]
+        title = f"after epoch {epoch}" if epoch else "before training"
+        for query in evaluation["queries"]:
+            entry = queries.setdefault(
+                query["path"],
+                {
+                    "name": _text(os.path.basename(query["path"])),
+                    "camera": query["camid"],
+                    "crop": crops.other(query),
+                    "lists": [],
+                },
+            )
+            hits = [
+                {
+                    "crop": crops.other(hit),
+                    "score": hit["score"],
+                    "camera": hit["camid"],
+                    "kind": _kind(query["pid"], hit["pid"]),
+                }
+                for hit in query["hits"]
+            ]
+            entry["lists"].append({"title": title, "hits": hits})
+    return list(queries.values())
+
+
+def _kind(query: int | None, hit: int | None) -> str:
+    if query is None or hit is None:
+        return ""
+    return "same" if query == hit else "other"
 
 
 def _dots(record: ClusteringRecord, crops: Crops, notes: list[str]) -> list[tuple[int, int, int]]:

@@ -14,7 +14,7 @@ Row = Mapping[str, float | None]
 # Title -> what a column has to begin with; a column goes to the first that fits.
 _GROUPS = {
     "evaluation": ("mAP", "mINP", "rank1"),
-    "losses": ("loss_",),
+    "losses": ("loss",),
     "learning rate": ("lr",),
     "clusters": ("clusters",),
     "images per cluster": ("median", "largest"),

@@ -20,11 +20,18 @@ _BORDER, _GAP, _HEIGHT, _WIDTH = 3, 6, 96, 48
 
 def ranked_gallery(query: Side, gallery: Side, row: int, count: int) -> np.ndarray:
     """Indices of the ``count`` nearest gallery images of one query, those of its own identity and
-    camera left out."""
-    scores = gallery[0] @ query[0][row]
-    if query[1] is not None and query[2] is not None and gallery[2] is not None:
-        own = (gallery[1] == query[1][row]) & (gallery[2] == query[2][row])
-        scores = np.where(own, -np.inf, scores)
+    camera, or identity and tracklet, left out."""
+    query, gallery = Side(*query), Side(*gallery)
+    scores = gallery.features @ query.features[row]
+    if query.pids is not None and gallery.pids is not None:
+        own = np.zeros(len(scores), bool)
+        for mine, theirs in (
+            (query.camids, gallery.camids),
+            (query.tracklet_ids, gallery.tracklet_ids),
+        ):
+            if mine is not None and theirs is not None and mine[row] >= 0:
+                own |= theirs == mine[row]
+        scores = np.where(own & (gallery.pids == query.pids[row]), -np.inf, scores)
     order = np.argsort(-scores, kind="stable")
     return order[np.isfinite(scores[order])][:count]
 
@@ -68,7 +75,8 @@ def ranked_lists(
         canvas.paste(_framed(query_images[row], _NEUTRAL), (_GAP, top))
         for i, (title, query, gallery) in enumerate(runs):
             left = cell_w + 3 * _GAP + i * run_w
-            draw.text((left, 3), title, fill=_NEUTRAL)
+            if not line:
+                draw.text((left, 3), title, fill=_NEUTRAL)
             for place, index in enumerate(ranked_gallery(query, gallery, row, count)):
                 right = bool(_same_person(query, gallery, row)[index])
                 picture = _framed(gallery_images[index], _RIGHT if right else _WRONG)

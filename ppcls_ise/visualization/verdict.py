@@ -13,9 +13,10 @@ from ppcls_ise.clustering.sample_graph import GraphSettings
 from ppcls_ise.metrics import cluster_quality
 
 Row = Mapping[str, float | None]
-_HUGE_SHARE, _HUGE_TIMES = 0.1, 8.0  # of all images, and of the median cluster
+_HUGE_SHARE, _HUGE_TIMES = 0.1, 5.0  # of all images, and of the median cluster
 _MANY_OUTLIERS = 0.4
 _MOSTLY = 0.6  # of the clusters
+_RIGHT_PAIRS = 0.6
 _LOST_MAP = 0.05
 _STEP = 0.051  # of eps, that is still beside the edge of the plateau
 
@@ -272,15 +273,15 @@ def _scores(history: Sequence[Row]) -> Iterator[Remark]:
 
 
 def _loose(table: ClusterTable) -> Iterator[Remark]:
-    if len(table.sizes) < 2 or not np.isfinite(table.silhouettes).all():
+    if len(table.sizes) < 2 or not np.isfinite(table.silhouettes).any():
         return
     low = int(np.count_nonzero(["low silhouette" in flags for flags in table.flags]))
     apart = int(np.count_nonzero(table.parts > 1))
     looked = int(np.count_nonzero(table.parts))
     evidence = (
-        f"Mean silhouette {table.silhouettes.mean():.2f}; {low:,} of {len(table.sizes):,} clusters "
-        f"are below 0.1, and {apart:,} of {looked:,} that were looked at fall apart at a smaller "
-        "eps."
+        f"Mean silhouette {np.nanmean(table.silhouettes):.2f}; {low:,} of {len(table.sizes):,} "
+        f"clusters are below 0.1, and {apart:,} of {looked:,} that were looked at fall apart at a "
+        "smaller eps."
     )
     if low > _MOSTLY * len(table.sizes):
         yield Remark(
@@ -298,11 +299,19 @@ def _known(record: ClusteringRecord, table: ClusterTable) -> Iterator[Remark]:
         return
     quality = cluster_quality(record.labels, record.pids)
     pure = float(np.mean(table.identities == 1))
+    level, title, advice = "info", "against the identities in the file names", ""
+    if quality.pair_precision < _RIGHT_PAIRS:
+        level, title = "warn", "clusters mix people, by the file names"
+        advice = "Lower Clustering.eps, or train longer (Global.epochs)."
+    elif quality.pair_recall < _RIGHT_PAIRS:
+        level, title = "warn", "people are in pieces, by the file names"
+        advice = "Raise Clustering.eps, or train longer (Global.epochs)."
     yield Remark(
-        "info",
-        "against the identities in the file names, which training never sees",
-        f"{100 * pure:.0f} % of the clusters hold one identity; of all pairs of images put "
-        f"together {100 * quality.pair_precision:.0f} % belong together, and of those that belong "
-        f"together {100 * quality.pair_recall:.0f} % were; NMI {quality.nmi:.3f}, ARI "
-        f"{quality.ari:.3f}, {len(np.unique(record.pids)):,} identities.",
+        level,
+        title,
+        f"Training never sees them. {100 * pure:.0f} % of the clusters hold one identity; of all "
+        f"pairs of images put together {100 * quality.pair_precision:.0f} % belong together, and "
+        f"of those that belong together {100 * quality.pair_recall:.0f} % were; NMI "
+        f"{quality.nmi:.3f}, ARI {quality.ari:.3f}, {len(np.unique(record.pids)):,} identities.",
+        advice,
     )

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
-from ppcls_ise.metrics import cluster_quality
+from ppcls_ise.metrics import cluster_quality, label_stability
 
 
 def pair_oracle(labels, pids):
@@ -71,3 +72,17 @@ def test_labels_are_not_changed():
     labels = np.array([-1, 0, 0])
     cluster_quality(labels, np.array([1, 1, 1]))
     np.testing.assert_array_equal(labels, [-1, 0, 0])
+
+
+def test_stability_counts_an_outlier_as_a_cluster_of_its_own():
+    labels = np.array([0, 0, 0, 1, 1, -1, -1, -1])
+    assert label_stability(labels, labels) == 1.0
+    renamed = np.array([1, 1, 1, 0, 0, -1, -1, -1])
+    assert label_stability(labels, renamed) == 1.0
+    moved = np.array([0, 0, 1, 1, 1, -1, -1, 0])
+    apart = [0, 0, 0, 1, 1, 5, 6, 7], [0, 0, 1, 1, 1, 5, 6, 0]
+    assert label_stability(labels, moved) == pytest.approx(adjusted_rand_score(*apart))
+    assert label_stability(np.full(4, -1), np.full(4, -1)) == 1.0
+    assert np.isnan(label_stability(np.empty(0, int), np.empty(0, int)))
+    with pytest.raises(ValueError, match="alike"):
+        label_stability(labels, labels[:3])

@@ -2,7 +2,6 @@
 """The page of a clustering in a real browser, opened from disk."""
 
 import csv
-import shutil
 
 import numpy as np
 import pytest
@@ -12,9 +11,6 @@ from ppcls_ise.clustering.record import ClusteringRecord
 from ppcls_ise.clustering.sample_graph import GraphSettings
 from ppcls_ise.visualization.cluster_page import write_cluster_page
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 NASTY = ["<script>alert(1)<", 'it\'s "quoted"', "</script><b>", "=1+1", "a,b;c", "{{ 7*7 }}", "ü漢"]
 
 
@@ -50,17 +46,6 @@ def page_file(tmp_path_factory):
         ],
     )
     return folder / "page.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine (chromium, chromium-browser, google-chrome)")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

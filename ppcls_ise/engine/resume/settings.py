@@ -2,13 +2,11 @@
 """The settings that a run was started with, beside those that it is resumed with."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import paddle.distributed as dist
 
 from ppcls_ise import compat
-from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.errors import ConfigError
 
 _BATCH = "DataLoader.Train.sampler.batch_size"
@@ -29,13 +27,14 @@ _OF_A_START = (
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """Every setting by its path, as ``-o`` spells it; of the section Clustering the defaults too.
+    """Every setting by its path, as ``-o`` spells it.
+
+    Args:
+        config: with its defaults (`ppcls_ise.config.complete`), so that a default and the same
+            value written out are one.
 
     The batch size is that of all processes.
     """
-    clustering = config.get("Clustering")
-    if clustering:
-        config = {**config, "Clustering": asdict(ClusteringOptions(**clustering))}
     settings = dict(_leaves(config, ""))
     if _BATCH in settings:
         settings[_BATCH] *= dist.get_world_size()
