@@ -60,7 +60,9 @@ def lines(text: str) -> list[str]:
 
 
 def config_of(name: str) -> str:
-    return OWN_CONFIGS.get(name, name)
+    """A packaged config; for what a run writes, the one that it was started with."""
+    written = re.fullmatch(r"output/(\w+)/RecModel/config\.yaml", name)
+    return written[1] if written else OWN_CONFIGS.get(name, name)
 
 
 # -- what a line may be -------------------------------------------------------------------------
