@@ -12,13 +12,19 @@ kept in --out, so an interrupted command goes on where it was.
 import argparse
 import hashlib
 import os
+from pathlib import Path
 
 import numpy as np
 from filelock import Timeout
 
 from ppcls_ise import compat
 from ppcls_ise.cli.cluster_results import PAGE, TABLE, TRAINING, SeenImages, write_results
-from ppcls_ise.cli.image_names import add_name_arguments
+from ppcls_ise.cli.image_names import (
+    add_name_arguments,
+    as_options,
+    naming_options,
+    require_folder,
+)
 from ppcls_ise.cli.inference_options import add_model_arguments, make_extractor, read_overrides
 from ppcls_ise.clustering.corrections import Corrector
 from ppcls_ise.clustering.row_set import unit_rows
@@ -74,14 +80,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> str:
     register()
     read_overrides(args)
-    require_writable(args.out, "--out")
+    require_folder(args.images, "--images")
+    inside = Path(os.path.realpath(args.images))
+    if inside in (place := Path(os.path.realpath(args.out)), *place.parents):
+        raise ConfigError(
+            f"--out: {shown(args.out)} lies in --images, so that what is written there would be "
+            "among the images next time: name a folder elsewhere"
+        )
     out = ResultsFolder(args.out, own=(_FEATURES, _FEATURES + ".lock", _CLUSTERING))
-    names = {
-        key: value
-        for key in ("camera_pattern", "tracklet_pattern", "table")
-        if (value := getattr(args, key))
-    }
-    images = UnlabeledFolder(os.path.abspath(args.images), **names)
+    require_writable(args.out, "--out")
+    with as_options():
+        images = UnlabeledFolder(os.path.abspath(args.images), **naming_options(args))
     for name in (TABLE, PAGE, *([TRAINING] if args.folders else [])):
         out.require_own(name)  # before the work
     try:

@@ -13,7 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ppcls_ise.cli.image_names import add_name_arguments
+from ppcls_ise.cli.image_names import (
+    add_name_arguments,
+    as_options,
+    naming_options,
+    require_folder,
+)
 from ppcls_ise.cli.inference_options import add_model_arguments, make_extractor, read_overrides
 from ppcls_ise.data.naming import THINGS
 from ppcls_ise.errors import ConfigError, shown
@@ -86,9 +91,10 @@ def _of_folders(args: argparse.Namespace) -> str:
     from ppcls_ise.deploy.folder_evaluation import FolderEvaluation
 
     read_overrides(args)
-    patterns = {f"{thing}_pattern": getattr(args, f"{thing}_pattern") for thing in THINGS}
-    names = {key: pattern for key, pattern in patterns.items() if pattern}
-    folders = FolderEvaluation(args.query, args.gallery, table=args.table, **names)
+    require_folder(args.query, "--query")
+    require_folder(args.gallery, "--gallery")
+    with as_options():
+        folders = FolderEvaluation(args.query, args.gallery, **naming_options(args))
     extractor = make_extractor(args)
     sides = folders.features(extractor)
     result = folders.evaluate(sides, re_ranking=args.re_ranking)

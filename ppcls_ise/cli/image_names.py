@@ -3,11 +3,13 @@
 
 import argparse
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from ppcls_ise.data import naming
-from ppcls_ise.errors import ConfigError
+from ppcls_ise.errors import ConfigError, DataError, shown
 
 
 class ImageNames(NamedTuple):
@@ -28,6 +30,33 @@ def add_name_arguments(parser: argparse.ArgumentParser, *things: str) -> None:
     parser.add_argument(
         "--table", metavar="CSV", help=f"columns path and any of {', '.join(things)}"
     )
+
+
+def naming_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of these options, as `UnlabeledFolder` takes them."""
+    keys = (*(f"{thing}_pattern" for thing in naming.THINGS), "table")
+    return {key: value for key in keys if (value := getattr(args, key, None))}
+
+
+def require_folder(path: str, option: str) -> None:
+    """Raise if there is no such folder.
+
+    Raises:
+        DataError: names the option.
+    """
+    if not os.path.isdir(path):
+        raise DataError(f"{option}: there is no folder {shown(path)}")
+
+
+@contextmanager
+def as_options() -> Iterator[None]:
+    """Errors about a data set of a configuration, in the words of the command line."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        text = re.sub(r"\b(camera|tracklet|identity)_pattern\b", r"--\1-pattern", str(error))
+        text = re.sub(r"; set Global.image_root .*|, or check Global.image_root", "", text)
+        raise type(error)(text.replace("UnlabeledFolder: ", "")) from error
 
 
 def names_of(args: argparse.Namespace, paths: Sequence[str]) -> list[ImageNames]:

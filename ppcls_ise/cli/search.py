@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from filelock import Timeout
 
-from ppcls_ise.cli.image_names import add_name_arguments, names_of
+from ppcls_ise.cli.image_names import add_name_arguments, as_options, names_of
 from ppcls_ise.cli.inference_options import add_arguments, make_extractor, read_overrides
 from ppcls_ise.cli.search_query import known_of, lines_of, ranked, write_csv, write_pages
 from ppcls_ise.clustering.row_set import unit_rows
@@ -205,7 +205,8 @@ def _extract(
     if gallery is not None:
         gallery.require_model(extractor.fingerprint)
     listed = list_images(args.images)
-    names = dict(zip(listed, names_of(args, listed), strict=True))
+    with as_options():
+        names = dict(zip(listed, names_of(args, listed), strict=True))
     features, paths = extract_files(extractor, listed, skip_unreadable=args.skip_unreadable)
     images = [
         GalleryImage(os.path.abspath(path), names[path].camera, names[path].tracklet)

@@ -279,9 +279,9 @@ def _loose(table: ClusterTable) -> Iterator[Remark]:
     apart = int(np.count_nonzero(table.parts > 1))
     looked = int(np.count_nonzero(table.parts))
     evidence = (
-        f"Mean silhouette {np.nanmean(table.silhouettes):.2f}; {low:,} of {len(table.sizes):,} clusters "
-        f"are below 0.1, and {apart:,} of {looked:,} that were looked at fall apart at a smaller "
-        "eps."
+        f"Mean silhouette {np.nanmean(table.silhouettes):.2f}; {low:,} of {len(table.sizes):,} "
+        f"clusters are below 0.1, and {apart:,} of {looked:,} that were looked at fall apart at a "
+        "smaller eps."
     )
     if low > _MOSTLY * len(table.sizes):
         yield Remark(

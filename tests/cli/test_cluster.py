@@ -238,6 +238,34 @@ def test_tracklets_keep_together_and_eps_is_chosen(cluster, crops, tmp_path):
         cluster("--eps", "1.5", out="third")
 
 
+def test_few_images_and_no_clusters(cluster, crops, tmp_path):
+    report = cluster("--eps", "0", "--folders", "copy")
+    assert "0 clusters, 38 images in none" in report
+    assert list((tmp_path / "people" / "bounding_box_train").iterdir()) == []
+    with pytest.raises(DataError, match="no eps stands out: .*--eps.*0.5: "):
+        cluster("--min-samples", "30", out="other")
+    for path in sorted(crops.rglob("*.*"))[1:]:
+        path.unlink()
+    assert "1 images: 0 clusters" in cluster("--eps", "0.6", out="one")
+    same = next(crops.rglob("*.*"))
+    for i in range(5):  # copies of one image
+        shutil.copy(same, same.with_name(f"ann_0{i}.jpg"))
+    assert "6 images: 1 clusters, 0 images in none" in cluster("--eps", "0.6", out="copies")
+
+
+def test_wrong_places_are_said_in_the_words_of_the_command(cluster, crops, tmp_path):
+    with pytest.raises(DataError, match="^--images: there is no folder"):
+        cluster("--images", tmp_path / "none")
+    for place in (crops, crops / "cam4" / "people"):
+        with pytest.raises(ConfigError, match="^--out: .* lies in --images"):
+            cluster("--out", place)
+    assert not (crops / "cam4" / "people").exists()
+    with pytest.raises(DataError, match="^--camera-pattern 'x.y.' finds no camera in"):
+        cluster("--camera-pattern", "x(y)")
+    with pytest.raises(ConfigError, match="^--camera-pattern 'x' has no group"):
+        cluster("--camera-pattern", "x")
+
+
 @pytest.mark.slow
 def test_marks_on_the_page_are_corrections(cluster, tmp_path, browser):
     from ppcls_ise.data.correction_file import read_corrections
