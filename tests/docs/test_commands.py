@@ -37,7 +37,14 @@ BLOCK = re.compile(
     flags=re.DOTALL | re.MULTILINE,
 )
 ON_CPU = "Global.device=cpu"  # the recipes are for cards, which this build of Paddle may not know
-OWN_CONFIGS = {"mine.yaml": "ISE_market", "my_method.yaml": "ISE_synthetic"}
+# Configs that the pages make -> the packaged ones that they are made of.
+OWN_CONFIGS = {
+    "mine.yaml": "ISE_market",
+    "my_method.yaml": "ISE_synthetic",
+    "output/ISE_synthetic/RecModel/config.yaml": "ISE_synthetic",
+    "output/first/RecModel/config.yaml": "ISE_folder_cpu",
+    "output/second/RecModel/config.yaml": "ISE_folder_cpu",
+}
 
 
 class Block(NamedTuple):
@@ -60,9 +67,7 @@ def lines(text: str) -> list[str]:
 
 
 def config_of(name: str) -> str:
-    """A packaged config; for what a run writes, the one that it was started with."""
-    written = re.fullmatch(r"output/(\w+)/RecModel/config\.yaml", name)
-    return written[1] if written else OWN_CONFIGS.get(name, name)
+    return OWN_CONFIGS.get(name, name)
 
 
 # -- what a line may be -------------------------------------------------------------------------
