@@ -68,6 +68,15 @@ setup(
         # GPU, install paddlepaddle-gpu from Paddle's own index and leave this extra out.
         "gpu": ["paddlepaddle-gpu==2.6.2", "numpy<2", "opencv-python-headless<4.11"],
         "onnx": ["onnxruntime", "paddle2onnx>=1.2"],  # ppcls-ise export --onnx
+        # What the web viewer of visualdl imports, docs/en/visualdl.md; the writer needs none of it.
+        "viewer": [
+            "Flask-Babel>=3.0.0",
+            "bce-python-sdk",
+            "flask>=1.1.1",
+            "pandas",
+            "psutil",
+            "rarfile",
+        ],
         "dev": [
             "hypothesis",
             "import-linter",

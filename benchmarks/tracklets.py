@@ -52,7 +52,7 @@ LINKED = {"eps": 0.4, "must_link": True}
 WHITE = {"eps": 0.5, "must_link": True, "whiten": True}
 ROWS: dict[str, tuple[dict | None, bool]] = {
     "plain": ({"eps": 0.5, "k1": 15, "k2": 6}, False),
-    "cameras": ({"eps": 0.4, **CAMERAS}, False),
+    "camera-aware": ({"eps": 0.4, **CAMERAS}, False),
     "tracklets": ({**FREE, **TRACKLETS}, False),
     "tracklets, must-link": ({**LINKED, **TRACKLETS}, False),
     "tracklets, must-link, whitened": ({**WHITE, **TRACKLETS}, False),

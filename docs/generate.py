@@ -4,11 +4,13 @@
 Between ``<!-- keys: NAME -->`` and ``<!-- end -->`` comes a table of the keys that a component (or
 the section Clustering) takes; between ``<!-- api: DOTTED.NAME -->`` and ``<!-- end -->`` a
 signature with its docstring. Chinese texts of the tables are in ``docs/zh_CN/keys.yaml``. A test
-fails where a page is not what this writes, or a text has no translation.
+fails where a page is not what this writes, or a text has no translation. The notebook is the page
+``docs/en/tutorial.md`` cell by cell.
 """
 
 import functools
 import inspect
+import json
 import re
 import types
 import typing
@@ -158,6 +160,7 @@ _SHORTER = [
     (r"(?<=: )'([^']*)'", r"\1"),
     (r"(?<=-> )'([^']*)'", r"\1"),
     (r"\((?:self|cls)(?:, )?", "("),
+    (r"<[^<>]* object at 0x[0-9a-f]+>", "…"),
 ]
 
 
@@ -195,6 +198,25 @@ def pages() -> list[tuple[Path, str]]:
     return [(page, language) for page, language in sorted(found) if MARKED.search(page.read_text())]
 
 
+def notebook() -> str:
+    """The tutorial as a notebook: a cell for every block of commands, and for the text between."""
+    page = (DOCS / "en" / "tutorial.md").read_text(encoding="utf-8")
+    text = page.partition("\n")[2]  # without the line with the license
+    text = re.sub(r"\]\((?=\w+\.md)", "](en/", text).replace("](../", "](")
+    cells = []
+    for i, part in enumerate(re.split(r"```bash\n(.*?)```\n", text, flags=re.DOTALL)):
+        code = i % 2 == 1
+        source = f"%%bash\n{part.strip()}" if code else part.strip()
+        cell = {"cell_type": "code" if code else "markdown", "id": f"cell{i}", "metadata": {}}
+        cell |= {"execution_count": None, "outputs": []} if code else {}
+        cells.append({**cell, "source": source.splitlines(keepends=True)})
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "license": "Apache-2.0"}
+    content = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
 if __name__ == "__main__":
+    (DOCS / "tutorial.ipynb").write_text(notebook(), encoding="utf-8")
     for page, language in pages():
         page.write_text(filled(page.read_text(encoding="utf-8"), language), encoding="utf-8")

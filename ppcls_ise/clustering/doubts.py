@@ -62,7 +62,8 @@ def cluster_table(record: ClusteringRecord, parts: np.ndarray | None = None) -> 
     labels, clusters = record.labels, record.num_clusters
     inside = np.flatnonzero(labels != OUTLIER)
     sizes = record.sizes
-    silhouettes = _means(labels[inside], record.silhouettes[inside], clusters)
+    known = np.flatnonzero(np.isfinite(record.silhouettes))
+    silhouettes = _means(labels[known], record.silhouettes[known], clusters)
     widths = _means(labels[inside], record.distances[inside], clusters)
     cameras = _different(labels, record.camids, clusters)
     tracklets = _different(labels, record.tracklets, clusters)
@@ -160,11 +161,12 @@ def likely_pairs(record: ClusteringRecord, widths: np.ndarray, count: int) -> li
     score = (widths[a] + widths[b]) / np.maximum(distance, 1e-6)
     common = np.array([shared.get((int(i), int(j)), 0) for i, j in pairs])
     mutual = (near[a, 0] == b) & (near[b, 0] == a)
-    sizes = record.sizes
+    looked = (record.labels != OUTLIER) & (record.others != OUTLIER)
+    sizes = np.bincount(record.labels[looked], minlength=clusters)
     lean = _leaning(record)
     keys = [(int(i), int(j)) for i, j in pairs]
     leaning = np.array([lean.get(key, 0) + lean.get(key[::-1], 0) for key in keys])
-    leaning = leaning / (sizes[a] + sizes[b])
+    leaning = leaning / np.maximum(sizes[a] + sizes[b], 1)
     candidates = np.flatnonzero((common > 0) | mutual | (leaning >= _LEANING))
     order = candidates[np.lexsort((-score[candidates], -common[candidates]))][:count]
     return [
@@ -206,7 +208,8 @@ def nearest_across(
 
 def _means(labels: np.ndarray, values: np.ndarray, clusters: int) -> np.ndarray:
     sums = np.bincount(labels, weights=values, minlength=clusters)
-    return sums / np.maximum(np.bincount(labels, minlength=clusters), 1)
+    counts = np.bincount(labels, minlength=clusters)
+    return np.divide(sums, counts, out=np.full(clusters, np.nan), where=counts > 0)
 
 
 def _different(labels: np.ndarray, ids: np.ndarray | None, clusters: int) -> np.ndarray | None:

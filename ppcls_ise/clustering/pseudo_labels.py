@@ -120,7 +120,8 @@ def generate_pseudo_labels(
         camera_ids: see there.
         tracklet_ids: see there; rows of a tracklet in the order of time.
         must_link: with ``tracklet_ids``, every tracklet gets one label, that of most of its labeled
-            frames, but for those in ``mixed_tracklets`` of the result.
+            frames, but for those in ``mixed_tracklets`` of the result; one of at least
+            ``min_samples`` frames, none of them labeled, is a cluster of its own.
         whiten: cluster the features of
             :func:`ppcls_ise.clustering.whitening.whitened_by_tracklet`; the centroids stay those
             of ``features``. Not with ``neighbors``.
@@ -189,7 +190,7 @@ def generate_pseudo_labels(
         free = mixed_tracklets(matrix, tracklets)
         mixed = np.unique(np.asarray(tracklet_ids)[np.isin(tracklets, free)])
         if must_link:
-            labels = one_label_per_tracklet(labels, tracklets, free)
+            labels = one_label_per_tracklet(labels, tracklets, free, alone=min_samples)
     seconds["dbscan"] = time.perf_counter() - started
     return PseudoLabels.from_labels(
         matrix, labels, seconds=seconds, recall=recall, mixed_tracklets=mixed

@@ -37,8 +37,9 @@ class ClusteringRecord:
         silhouettes: [N] float32, simplified silhouette (b - a) / max(a, b) with a = distance to the
             own centroid and b = distance to the nearest other one, in [-1, 1]; NaN for outliers
             and where there is one cluster only. (The exact silhouette averages the distances to
-            all images and is quadratic in N.)
-        others: [N] int64, the nearest cluster that is not the own one; -1 without any.
+            all images and is quadratic in N.) NaN too for images that are not in ``rows``.
+        others: [N] int64, the nearest cluster that is not the own one; -1 without any, and for
+            images that are not in ``rows``.
         rows: [M] int64, ascending: the images whose features are kept, all or a random sample.
         features: [M, D] float16 unit rows.
         camids, tracklets, pids: [N] int64 or None where unknown; -1 = this image has none.
@@ -84,8 +85,8 @@ class ClusteringRecord:
         """Measure a clustering of features [N, D] (unit rows, float32 or float16); ``centroids``
         are computed where they are not given.
 
-        O(N C D) time for the distances to all centroids, in blocks; memory O(C D) beside the
-        features that are kept.
+        O(M C D) time for the distances of the kept images to all centroids, in blocks; memory
+        O(C D) beside the features that are kept.
 
         Raises:
             ValueError: paths, labels and features are not of one length.
@@ -98,11 +99,12 @@ class ClusteringRecord:
         labels = np.asarray(labels, np.int64)
         if centroids is None:
             centroids = cluster_centroids(features, labels)
-        distances, silhouettes, others = _fit(features, labels, centroids)
         rows: np.ndarray = np.arange(len(labels))
         if len(rows) > most_features:
             chosen = np.random.default_rng(0).choice(len(rows), most_features, replace=False)
             rows = np.sort(chosen)
+        kept = np.empty((len(rows), features.shape[1]), np.float16)
+        distances, silhouettes, others = _fit(features, labels, centroids, rows, kept)
         return cls(
             list(map(os.fspath, paths)),
             labels,
@@ -111,7 +113,7 @@ class ClusteringRecord:
             silhouettes,
             others,
             rows,
-            np.asarray(features[rows], np.float16),
+            kept,
             camids,
             tracklets,
             pids,
@@ -165,34 +167,42 @@ class ClusteringRecord:
 
 
 def _fit(
-    features: np.ndarray, labels: np.ndarray, centroids: np.ndarray
+    features: np.ndarray,
+    labels: np.ndarray,
+    centroids: np.ndarray,
+    looked: np.ndarray,
+    kept: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distance to the own centroid, simplified silhouette and nearest other cluster of each row."""
+    """Distance to the own centroid of each row, simplified silhouette and nearest other cluster of
+    the ``looked`` ones [M], ascending, whose features go into ``kept`` [M, D]."""
     count, clusters = len(labels), len(centroids)
     own, silhouettes = np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32)
     others = np.full(count, OUTLIER, np.int64)
-    if not clusters:
-        return own, silhouettes, others
 
     def measure(span: tuple[int, int]) -> None:
-        part = slice(*span)
-        rows = unit_rows(np.asarray(features[part], np.float32))
-        found = labels[part]
-        inside = np.flatnonzero(found != OUTLIER)
+        rows = unit_rows(np.asarray(features[slice(*span)], np.float32))
+        inside = np.flatnonzero(labels[slice(*span)] != OUTLIER)
+        members = inside + span[0]
+        products = np.einsum("ij,ij->i", rows[inside], centroids[labels[members]])
+        own[members] = _distance(products)
+        first, last = np.searchsorted(looked, span)
+        chosen = looked[first:last]
+        rows = rows[chosen - span[0]]
+        kept[first:last] = rows
+        if not clusters:
+            return
         cosines = rows @ centroids.T
-        mine = cosines[inside, found[inside]]
-        cosines[inside, found[inside]] = -np.inf
+        inside = np.flatnonzero(labels[chosen] != OUTLIER)
+        cosines[inside, labels[chosen[inside]]] = -np.inf
         nearest = cosines.argmax(axis=1)
         best = cosines[np.arange(len(rows)), nearest]
-        others[part] = np.where(np.isfinite(best), nearest, OUTLIER)
-        a = _distance(mine)
-        own[part][inside] = a
+        others[chosen] = np.where(np.isfinite(best), nearest, OUTLIER)
         if clusters > 1:
-            b = _distance(best[inside])
+            a, b = own[chosen[inside]], _distance(best[inside])
             # Both are 0 for copies of one image in two clusters: it fits either.
-            silhouettes[part][inside] = (b - a) / np.maximum(np.maximum(a, b), 1e-12)
+            silhouettes[chosen[inside]] = (b - a) / np.maximum(np.maximum(a, b), 1e-12)
 
-    list(ordered_map(measure, spans(count, max(1, min(1024, _BLOCK_VALUES // clusters)))))
+    list(ordered_map(measure, spans(count, max(1, min(1024, _BLOCK_VALUES // max(clusters, 1))))))
     return own, silhouettes, others
 
 

@@ -106,17 +106,23 @@ def _jump(frames: np.ndarray) -> float:
 
 
 def one_label_per_tracklet(
-    labels: np.ndarray, tracklets: np.ndarray, free: np.ndarray | None = None
+    labels: np.ndarray,
+    tracklets: np.ndarray,
+    free: np.ndarray | None = None,
+    *,
+    alone: int | None = None,
 ) -> np.ndarray:
     """Every frame gets the label that most labeled frames of its tracklet have, Clustering (21).
 
-    Of labels with equally many frames the lowest wins; a tracklet without any stays without. What
-    is left of the labels is numbered anew in the old order.
+    Of labels with equally many frames the lowest wins. A tracklet without any labeled frame becomes
+    a cluster of its own if it has ``alone`` frames: they are one person all the same. What is left
+    of the labels is numbered anew in the old order, clusters of one tracklet after all others.
 
     Args:
         labels: [N] int64, -1 = outlier.
-        tracklets: [N] numbers 0 .. T-1.
+        tracklets: [N] numbers 0 .. T-1, none left out.
         free: numbers of tracklets whose frames keep their own labels.
+        alone: None: a tracklet without any labeled frame stays without.
 
     Returns:
         labels [N] int64. O(N log N) time.
@@ -128,8 +134,12 @@ def one_label_per_tracklet(
     # By tracklet, then most votes, then lowest label: the first of each tracklet has won.
     order = np.lexsort((pairs[:, 1], -votes, pairs[:, 0]))
     winners, first = np.unique(pairs[order, 0], return_index=True)
-    winner = np.full(int(tracklets.max(initial=-1)) + 1, OUTLIER, dtype=np.int64)
+    frames = np.bincount(tracklets)
+    winner = np.full(len(frames), OUTLIER, dtype=np.int64)
     winner[winners] = pairs[order[first], 1]
+    if alone is not None:
+        single = np.flatnonzero((winner == OUTLIER) & (frames >= alone))
+        winner[single] = labels.max(initial=OUTLIER) + 1 + np.arange(len(single))
     result = winner[tracklets]
     if free is not None:
         kept = np.isin(tracklets, free)

@@ -17,11 +17,12 @@ _BLOCK_ROWS = 1024
 def whitened(
     features: np.ndarray, *, basis: np.ndarray | None = None, ridge: float = 3.0
 ) -> np.ndarray:
-    """x' = N(A (x - mu)) with A'A = (C / c + ridge·I)^-1, c = trace(C) / D.
+    """x' = N(A (x - mu)) with A'A = (C / c + ridge·I)^-1, c = trace(C) / min(D, M - 1).
 
-    mu and C are mean and covariance of the rows of ``basis``: Clustering (18) and (19). A network
+    mu and C are mean and covariance of the M rows of ``basis``: Clustering (18) and (19). A network
     that has learned little yet, without labels, spreads its features most along what differs most
     between images, which is light and place rather than person; here those directions weigh less.
+    c is the mean variance along the directions that M rows can have, however wide they are.
     Ridge whitening, as before a linear discriminant (Hastie, Tibshirani, Friedman, "The Elements of
     Statistical Learning", 4.3); A is the inverse of the Cholesky factor, as a rotation changes no
     inner product.
@@ -48,9 +49,9 @@ def whitened(
     fitted = matrix if basis is None else as_features(basis, name="basis")
     if fitted.shape[1] != matrix.shape[1]:
         raise ValueError(f"basis must have rows of {matrix.shape[1]} values, got {fitted.shape[1]}")
-    mean, covariance = _moments(fitted)
+    mean, covariance, rank = _moments(fitted)
     dim = len(mean)
-    scale = np.trace(covariance) / max(dim, 1)
+    scale = np.trace(covariance) / max(rank, 1)
     if not scale > 0.0:
         return unit_rows(matrix)
     with threadpool_limits(1, user_api="blas"):
@@ -81,8 +82,9 @@ def whitened_by_tracklet(features: np.ndarray, tracklets: np.ndarray | None) -> 
     return whitened(features, basis=means)
 
 
-def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [D] float32 and covariance [D, D] float64, up to a factor, of the rows not zero."""
+def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean [D] float32 and covariance [D, D] float64, up to a factor, of the rows that are not
+    zero, and the rank that the latter can have."""
     count, dim = matrix.shape
     filled = np.asarray(matrix.any(axis=1))
     number = max(np.count_nonzero(filled), 1)
@@ -96,4 +98,4 @@ def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     covariance = np.zeros((dim, dim), dtype=np.float64)
     for part in map_rows(moment, count, _BLOCK_ROWS):
         covariance += part
-    return mean, covariance
+    return mean, covariance, min(dim, number - 1)

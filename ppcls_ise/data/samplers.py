@@ -240,20 +240,25 @@ class IdentitySampler(paddle.io.BatchSampler):
     def _global_batches(self, table: IdentityTable) -> Iterator[np.ndarray]:
         num_clusters = len(table.counts)
         per_batch = self.batch_size * self.world_size // self.num_instances
+        eps = "Clustering.eps"
+        if self.dataset.tracklet_ids is not None:
+            eps += " (Clustering.tracklet_eps where tracklets are used)"
         if num_clusters == 1:
             logger.warning(
                 "epoch %d: all clustered images are in one cluster, so there is nothing to tell "
-                "apart: lower Clustering.eps",
+                "apart: lower %s",
                 self.epoch,
+                eps,
             )
         elif num_clusters < per_batch:
             logger.warning(
                 "epoch %d: %d clusters, but a batch wants %d; every batch holds all clusters once. "
-                "Change Clustering.eps if there should be more clusters, or lower "
+                "Change %s if there should be more clusters, or lower "
                 "DataLoader.Train.sampler.batch_size",
                 self.epoch,
                 num_clusters,
                 per_batch,
+                eps,
             )
         for number in count():
             rng = np.random.default_rng((self.seed, self.epoch, number))

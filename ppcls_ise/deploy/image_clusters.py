@@ -135,7 +135,7 @@ def cluster_images(
     if tracklets is not None and free is not None:
         mixed = np.isin(tracklets, free)
         if options.must_link:
-            labels = one_label_per_tracklet(labels, tracklets, free)
+            labels = one_label_per_tracklet(labels, tracklets, free, alone=options.min_samples)
     graph = _within(graph, labels, eps)
     labels = np.where(labels == OUTLIER, OUTLIER, labels + FIRST)
     return ImageClusters(labels, graph, eps, reason, mixed)

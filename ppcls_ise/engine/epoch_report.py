@@ -33,7 +33,8 @@ class EpochReport(Callback):
         parts += [f"{name} {value:.4f}" for name, value in engine.head.report().items()]
         parts.append("lr " + ", ".join(f"{lr.get_lr():.3g}" for lr in engine.lr_sch))
         parts.append(f"{time.perf_counter() - self._started:.1f} s")
-        collapse = _collapse(result)
+        key = self._clustering.options_for(engine.train_dataset).eps_key
+        collapse = _collapse(result, key)
         parts += [collapse] if collapse else []
         compat.logger().log(
             logging.WARNING if collapse else logging.INFO,
@@ -42,7 +43,7 @@ class EpochReport(Callback):
         if epoch == engine.epochs and not self._stepped:
             compat.logger().warning(
                 "no epoch found a cluster, so the weights are those that the run began with: "
-                "raise Clustering.eps"
+                f"raise {key}"
             )
 
     def state(self) -> dict[str, Any]:
@@ -52,17 +53,17 @@ class EpochReport(Callback):
         self._stepped = state["stepped"]
 
 
-def _collapse(result: PseudoLabels) -> str:
+def _collapse(result: PseudoLabels, eps_key: str) -> str:
     """A warning if the clustering says that features collapsed or scattered, else nothing."""
     images = max(len(result.labels), 1)
     if result.largest > LARGEST_SHARE * images:
         return (
             f"COLLAPSE: one cluster holds {100 * result.largest / images:.0f} % of the images; "
-            "lower Clustering.eps or Optimizer.lr.learning_rate"
+            f"lower {eps_key} or Optimizer.lr.learning_rate"
         )
     if result.outlier_share > MOST_OUTLIERS:
         return (
             f"COLLAPSE: {100 * result.outlier_share:.0f} % of the images are outliers; "
-            "raise Clustering.eps, or begin with pretrained weights"
+            f"raise {eps_key}, or begin with pretrained weights"
         )
     return ""

@@ -273,15 +273,15 @@ def _scores(history: Sequence[Row]) -> Iterator[Remark]:
 
 
 def _loose(table: ClusterTable) -> Iterator[Remark]:
-    if len(table.sizes) < 2 or not np.isfinite(table.silhouettes).all():
+    if len(table.sizes) < 2 or not np.isfinite(table.silhouettes).any():
         return
     low = int(np.count_nonzero(["low silhouette" in flags for flags in table.flags]))
     apart = int(np.count_nonzero(table.parts > 1))
     looked = int(np.count_nonzero(table.parts))
     evidence = (
-        f"Mean silhouette {table.silhouettes.mean():.2f}; {low:,} of {len(table.sizes):,} clusters "
-        f"are below 0.1, and {apart:,} of {looked:,} that were looked at fall apart at a smaller "
-        "eps."
+        f"Mean silhouette {np.nanmean(table.silhouettes):.2f}; {low:,} of {len(table.sizes):,} "
+        f"clusters are below 0.1, and {apart:,} of {looked:,} that were looked at fall apart at a "
+        "smaller eps."
     )
     if low > _MOSTLY * len(table.sizes):
         yield Remark(

@@ -105,6 +105,9 @@ def test_large_sets_keep_a_sample_of_the_features():
     assert len(record.rows) == len(record.features) == 30 and len(record.labels) == 100
     assert np.array_equal(record.features, features[record.rows].astype(np.float16))
     assert np.isfinite(record.distances).all()  # of all images
+    assert np.array_equal(np.flatnonzero(np.isfinite(record.silhouettes)), record.rows)
+    table = cluster_table(record)
+    assert np.isfinite(table.silhouettes).all() and likely_pairs(record, table.widths, 1)
 
 
 def test_the_table(tmp_path):

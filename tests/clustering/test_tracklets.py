@@ -27,9 +27,10 @@ def walks(people, tracklets_each, frames, seed, noise=0.1):
     return unit(rows), tracklets, person[tracklets]
 
 
-def vote_oracle(labels, tracklets, free=()):
+def vote_oracle(labels, tracklets, free=(), alone=None):
     result = list(labels)
-    for name in set(tracklets):
+    fresh = max([*labels, -1]) + 1
+    for name in sorted(set(tracklets)):
         rows = [i for i in range(len(labels)) if tracklets[i] == name]
         votes = [labels[i] for i in rows if labels[i] >= 0]
         if name in free:
@@ -37,20 +38,24 @@ def vote_oracle(labels, tracklets, free=()):
         best = -1
         if votes:
             best = min(set(votes), key=lambda label: (-votes.count(label), label))
+        elif alone is not None and len(rows) >= alone:
+            best, fresh = fresh, fresh + 1
         for i in rows:
             result[i] = best
     left = sorted({label for label in result if label >= 0})
     return [left.index(label) if label >= 0 else -1 for label in result]
 
 
+@pytest.mark.parametrize("alone", [None, 1, 5])
 @pytest.mark.parametrize("seed", range(6))
-def test_one_label_per_tracklet(seed):
+def test_one_label_per_tracklet(seed, alone):
     rng = np.random.default_rng(seed)
-    tracklets = rng.integers(0, 25, 140)
-    labels = rng.integers(-1 - 2 * seed, 9, 140).clip(-1)
+    tracklets = np.unique(rng.integers(0, 25, 140), return_inverse=True)[1]
+    labels = rng.integers(-1 - 4 * seed, 9, 140).clip(-1)
+    labels[np.isin(tracklets, rng.permutation(25)[: 2 * seed])] = -1
     free = rng.permutation(25)[:seed]
-    expected = vote_oracle(labels.tolist(), tracklets.tolist(), set(free.tolist()))
-    assert one_label_per_tracklet(labels, tracklets, free).tolist() == expected
+    expected = vote_oracle(labels.tolist(), tracklets.tolist(), set(free.tolist()), alone)
+    assert one_label_per_tracklet(labels, tracklets, free, alone=alone).tolist() == expected
 
 
 @pytest.mark.parametrize("labels", [[], [-1, -1, -1], [-1, 0, -1]])
@@ -59,6 +64,8 @@ def test_one_label_per_tracklet_at_the_edges(labels):
     tracklets = np.zeros(len(labels), dtype=np.int64)
     expected = [0] * len(labels) if 0 in labels else [-1] * len(labels)
     assert one_label_per_tracklet(labels, tracklets).tolist() == expected
+    alone = one_label_per_tracklet(labels, tracklets, alone=3)
+    assert alone.tolist() == [0] * len(labels)
 
 
 def mixed_oracle(features, tracklets):
@@ -126,7 +133,7 @@ def test_labels_are_those_of_graph_clusters_and_vote():
     features[3] = 0
     result = generate_pseudo_labels(features, 0.4, tracklet_ids=tracklets + 5)
     graph = jaccard_graph(features, tracklet_ids=tracklets + 5)
-    expected = vote_oracle(dbscan(graph, 0.4).tolist(), tracklets.tolist())
+    expected = vote_oracle(dbscan(graph, 0.4).tolist(), tracklets.tolist(), alone=4)
     assert result.labels.tolist() == expected
     assert result.num_clusters == max(expected) + 1 == len(result.centroids)
     free = generate_pseudo_labels(features, 0.4, tracklet_ids=tracklets, must_link=False)

@@ -22,7 +22,7 @@ def oracle(features, ridge, basis=None):
     centered = double - mean
     covariance = (fitted - mean).T @ (fitted - mean) / len(fitted)
     values, vectors = np.linalg.eigh(covariance)
-    values = values / values.mean() + ridge
+    values = values / values.sum() * min(len(mean), len(fitted) - 1) + ridge
     moved = centered @ vectors / np.sqrt(values) @ vectors.T
     moved[~filled] = 0
     return moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
@@ -72,6 +72,17 @@ def test_nothing_to_whiten(count):
 def test_ridge_has_to_be_positive(ridge):
     with pytest.raises(ValueError, match="ridge"):
         whitened(rows(5, 3, seed=0), ridge=ridge)
+
+
+def test_few_wide_rows():
+    features = rows(8, 9, seed=3)
+    wide = whitened(np.pad(features, ((0, 0), (0, 400))))
+    narrow = whitened(features)
+    np.testing.assert_allclose(wide @ wide.T, narrow @ narrow.T, atol=2e-4)
+    few = rows(12, 900, seed=3)
+    np.testing.assert_allclose(
+        whitened(few) @ whitened(few).T, oracle(few, 3.0) @ oracle(few, 3.0).T, atol=2e-4
+    )
 
 
 def test_what_all_images_share_hides_people_no_longer():

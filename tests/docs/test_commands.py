@@ -37,7 +37,14 @@ BLOCK = re.compile(
     flags=re.DOTALL | re.MULTILINE,
 )
 ON_CPU = "Global.device=cpu"  # the recipes are for cards, which this build of Paddle may not know
-OWN_CONFIGS = {"mine.yaml": "ISE_market", "my_method.yaml": "ISE_synthetic"}
+# Configs that the pages make -> the packaged ones that they are made of.
+OWN_CONFIGS = {
+    "mine.yaml": "ISE_market",
+    "my_method.yaml": "ISE_synthetic",
+    "output/ISE_synthetic/RecModel/config.yaml": "ISE_synthetic",
+    "output/first/RecModel/config.yaml": "ISE_folder_cpu",
+    "output/second/RecModel/config.yaml": "ISE_folder_cpu",
+}
 
 
 class Block(NamedTuple):

@@ -2,6 +2,7 @@
 """What docs/generate.py writes: up to date, complete, and nothing made up in it."""
 
 import importlib.util
+import json
 import re
 
 import pytest
@@ -29,6 +30,14 @@ def test_pages_are_up_to_date(generate):
     for page, language in pages:
         text = page.read_text(encoding="utf-8")
         assert generate.filled(text, language) == text, f"run python docs/generate.py: {page}"
+
+
+def test_notebook_is_the_tutorial(generate):
+    stored = (DOCS / "tutorial.ipynb").read_text(encoding="utf-8")
+    assert stored == generate.notebook(), "run python docs/generate.py"
+    cells = json.loads(stored)["cells"]
+    page = (DOCS / "en" / "tutorial.md").read_text(encoding="utf-8")
+    assert sum(cell["cell_type"] == "code" for cell in cells) == page.count("```bash") > 5
 
 
 def test_every_component_with_keys_is_there(generate):

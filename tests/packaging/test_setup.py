@@ -91,7 +91,7 @@ def test_version_is_the_one_of_the_package(metadata: dict[str, Any]) -> None:
 
 def test_extras_choose_the_paddle_build_and_the_tools(metadata: dict[str, Any]) -> None:
     extras = metadata["extras_require"]
-    assert set(extras) == {"cpu", "gpu", "dev", "onnx"}
+    assert set(extras) == {"cpu", "gpu", "dev", "onnx", "viewer"}
     assert any(r.startswith("paddlepaddle>") for r in extras["cpu"])
     assert any(r.startswith("paddlepaddle-gpu") for r in extras["gpu"])
     assert "pytest" in {normalized(re.split(r"[<>=]", r)[0]) for r in extras["dev"]}

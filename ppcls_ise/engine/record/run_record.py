@@ -4,6 +4,8 @@
 import json
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +115,9 @@ class RunRecord(Callback):
                 pids=dataset.pids,
                 epoch=epoch,
             )
-            record.write(engine.run_folder / CLUSTERING)
-            record.write_table(engine.run_folder / PSEUDO_LABELS)
+            with _reported():
+                record.write(engine.run_folder / CLUSTERING)
+                record.write_table(engine.run_folder / PSEUDO_LABELS)
         if before is not None:
             self._row["stability"] = label_stability(before.labels, result.labels)
         if quality is not None:
@@ -181,7 +184,8 @@ class RunRecord(Callback):
         self._write(engine)
         self._show(scores, epoch)
         if dist.get_rank() == 0:
-            write_ranked_lists(engine.run_folder / RANKED, self._lists)
+            with _reported():
+                write_ranked_lists(engine.run_folder / RANKED, self._lists)
 
     def finish(self, engine: TrainingEngine) -> None:
         """After the last epoch."""
@@ -230,17 +234,18 @@ class RunRecord(Callback):
             f"# ppcls-ise train -c {CONFIG} -o Global.output_dir=...\n"
         )
         text += yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True)
-        with replacing(folder / CONFIG) as scratch:
+        with _reported(), replacing(folder / CONFIG) as scratch:
             scratch.write_text(text, encoding="utf-8")
 
     def _write(self, engine: TrainingEngine, *, finished: bool = False) -> None:
         if dist.get_rank():
             return
         rows = [self._rows[epoch] for epoch in sorted(self._rows)]
-        write_history(engine.run_folder / HISTORY, rows)
-        with replacing(engine.run_folder / SUMMARY) as scratch:
-            summary = self._summary(engine, rows, finished)
-            scratch.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        summary = self._summary(engine, rows, finished)
+        with _reported():
+            write_history(engine.run_folder / HISTORY, rows)
+            with replacing(engine.run_folder / SUMMARY) as scratch:
+                scratch.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
     def _summary(self, engine: TrainingEngine, rows: list[Row], finished: bool) -> dict[str, Any]:
         last = rows[-1]
@@ -283,6 +288,18 @@ class RunRecord(Callback):
             if value is not None and name not in ("epoch", "outliers"):
                 place = _PLACES.get(name) or _PLACES.get(name.partition("_")[0], "training")
                 self._writer.add_scalar(tag=f"{place}/{name}", step=epoch, value=float(value))
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """A table that cannot be written (disk full) is said, and training goes on."""
+    try:
+        yield
+    except OSError as error:
+        compat.logger().warning(
+            f"{error.filename or 'a table of the run'} could not be written "
+            f"({error.strerror or error}). Training goes on, and tries again after the next epoch"
+        )
 
 
 def _rows_of(folder: Path) -> list[Row]:

@@ -2,7 +2,9 @@
 """What a run leaves in its folder, and that a resumed run goes on with it."""
 
 import csv
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from ppcls_ise.engine.record.ranked_lists import read_ranked_lists
 from tests.conftest import SYNTHETIC, lite_overrides
 from tests.engine.resume.test_resume import latest, overrides_of, start
 from tests.engine.test_engine import engine_of, log_of
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -167,3 +171,23 @@ def test_every_packaged_configuration_can_be_written_and_read(tmp_path):
         written = tmp_path / path.name
         written.write_text(yaml.safe_dump(whole), encoding="utf-8")
         assert complete(get_config(str(written), mode=mode)) == whole, path
+
+
+def test_tables_that_cannot_be_written_do_not_end_the_run(lite_set, tmp_path, monkeypatch):
+    from ppcls_ise.utils import files
+
+    replace, refused = files.os.replace, []
+
+    def full(source, target):
+        if Path(target).name in ("history.csv", "pseudo_labels.csv", "config.yaml"):
+            refused.append(Path(target).name)
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    engine_of(overrides_of(lite_set, tmp_path, Global__epochs=1)).train()
+    assert set(refused) == {"history.csv", "pseudo_labels.csv", "config.yaml"}
+    log = log_of(tmp_path)
+    assert "history.csv could not be written (No space left on device)" in log
+    assert (tmp_path / "RecModel" / "latest.pdparams").is_file()
+    assert not list(tmp_path.rglob("*.tmp"))
