@@ -97,7 +97,9 @@ def eps_range(
        points of the smallest of the run (the smaller of two).
 
     Where tracklets are known, stability is that of tracklets, each with the label that most of its
-    labeled images have: that two frames which follow one another stay together says nothing.
+    labeled images have: that two frames which follow one another stay together says nothing. A
+    tracklet without a labeled image counts as outliers here, though a training gives it a cluster
+    of its own: the links between tracklets are what eps decides.
 
     Steps of about 0.05 are meant: stability compares neighbors, so very small steps hide a merge.
     One DBSCAN per eps, linear in the stored entries of the graph.

@@ -2,7 +2,6 @@
 """PaddleClas's engine with an epoch hook, re-ID evaluation and checked weights."""
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from ppcls_ise.engine.feature_extraction import Features, extract, require_reada
 from ppcls_ise.engine.feature_storage import FeatureStorage
 from ppcls_ise.engine.input_remarks import odd_transforms
 from ppcls_ise.engine.memory_needs import card_memory_remark, require_shared_memory
+from ppcls_ise.engine.model_building import build_model, require_stopped
 from ppcls_ise.engine.preparation import prepare
 from ppcls_ise.engine.record.run_record import RunRecord
 from ppcls_ise.engine.resume.checkpoints import Checkpoints
@@ -91,8 +91,8 @@ class UnsupervisedEngine(Engine):
         static, options["to_static"] = options.get("to_static", False), False
         # Paddle keeps optimizer states under names that count up.
         with unique_name.guard(), compat.building(), compat.config_in_file_only():
-            _build(super().__init__, config, mode)
-        _require_stopped(self.plain_model.backbone, config["Arch"])
+            build_model(super().__init__, config, mode)
+        require_stopped(self.plain_model.backbone, config["Arch"])
         options["pretrained_model"], options["to_static"] = weights, static
         compat.say_log_errors_once()
         compat.logger().info(compat.describe())
@@ -370,31 +370,6 @@ class UnsupervisedEngine(Engine):
             path = weight_path(weights)
             report = load_into(self.plain_model, read_state(path), source=str(path))
             compat.logger().info(f"weights {path}: {report}")
-
-
-def _build(build: Callable[..., None], config: Config, mode: str) -> None:
-    """PaddleClas's own ``__init__``, which stops every backbone as if all could be stopped."""
-    try:
-        build(config, mode=mode)
-    except AttributeError as error:
-        if "stop_after" not in str(error):
-            raise
-        raise ConfigError(
-            f"Arch.BackboneStopLayer: {config['Arch']['Backbone']['name']} cannot be stopped after "
-            "a layer. Remove that section (-o Arch.BackboneStopLayer=null) if the network can give "
-            "features by its own options, or take a backbone of docs/en/backbones.md"
-        ) from error
-
-
-def _require_stopped(backbone: nn.Layer, arch: Any) -> None:
-    """PaddleClas passes over a stop layer that is not there."""
-    layer = (arch.get("BackboneStopLayer") or {}).get("name")
-    if layer is not None and not backbone.stop_after(layer):
-        names = ", ".join(name for name, _ in backbone.named_children())
-        raise ConfigError(
-            f"Arch.BackboneStopLayer.name: {arch['Backbone']['name']} has no layer {layer!r}, only "
-            f"{names} and what is in them (blocks[3]); see docs/en/backbones.md"
-        )
 
 
 def _memory_heads() -> list[str]:

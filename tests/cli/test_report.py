@@ -13,6 +13,8 @@ from ppcls_ise.visualization.run_report import write_run_report
 from tests.conftest import lite_overrides
 from tests.engine.test_engine import engine_of, log_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(lite_set, tmp_path_factory):

@@ -137,4 +137,6 @@ def test_demo(tmp_path):
     for word in ("before training", "after training", "untrained network", "ranked_lists.png"):
         assert word in done.stdout
     assert (tmp_path / "run" / "RecModel" / "ranked_lists.png").stat().st_size > 10_000
+    report = tmp_path / "run" / "RecModel" / "report.html"
+    assert str(report) in done.stdout.splitlines()[-3] and report.stat().st_size > 100_000
     assert len(list((root / "bounding_box_train").iterdir())) > 1000

@@ -124,7 +124,7 @@ def test_whole_frames_are_said_loudly_before_training(tmp_path):
     assert log.index("MOST IMAGES") < log.index("warming the batch-norm")
     listed = (tmp_path / "run" / "RecModel" / "odd_images.txt").read_text().splitlines()
     assert len(listed) == 8 and listed[0].startswith("wider than tall\t")
-    assert "this run will take about 1 minute on this processor" in log
+    assert "this run will take about " in log
 
 
 def test_exchanged_height_and_width_are_noticed_by_the_images(tmp_path):

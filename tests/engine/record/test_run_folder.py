@@ -19,6 +19,8 @@ from tests.conftest import SYNTHETIC, lite_overrides
 from tests.engine.resume.test_resume import latest, overrides_of, start
 from tests.engine.test_engine import engine_of, log_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True, scope="module")
 def registered():
