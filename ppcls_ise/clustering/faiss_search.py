@@ -58,16 +58,19 @@ def gpu_top_candidates(
     processes: Processes = ONE_PROCESS,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See :class:`ppcls_ise.clustering.neighbors.Backend`; a GPU of this process holds all rows."""
+    """See :class:`ppcls_ise.clustering.neighbors.Backend`; a GPU holds all rows, in turn
+    by the rank of the process."""
     if width > _GPU_WIDTH:
         raise ValueError(
             f"faiss finds at most {_GPU_WIDTH} neighbors on a GPU, {width} are needed: lower "
             "Clustering.k1 or set Clustering.backend to blocked"
         )
     resources = faiss.StandardGpuResources()
+    options = faiss.GpuIndexFlatConfig()
+    options.device = processes.rank % gpu_count()
 
     def prepare(base: np.ndarray) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-        index = faiss.GpuIndexFlatIP(resources, base.shape[1])
+        index = faiss.GpuIndexFlatIP(resources, base.shape[1], options)
         index.add(base)
         return index.search
 
