@@ -47,8 +47,8 @@ CLUSTERS, INSTANCES, WARM_UP = 16, 4, 40
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 # name -> what generate_pseudo_labels gets beside features, and whether batches know tracklets
 TRACKLETS, CAMERAS = {"tracklet_ids": "tracklets"}, {"camera_ids": "cameras"}
-FREE = {"eps": 0.4, "must_link": False}
-LINKED = {"eps": 0.4, "must_link": True}
+FREE = {"eps": 0.4, "must_link": False, "whiten": False}
+LINKED = {"eps": 0.4, "must_link": True, "whiten": False}
 WHITE = {"eps": 0.5, "must_link": True, "whiten": True}
 ROWS: dict[str, tuple[dict | None, bool]] = {
     "plain": ({"eps": 0.5, "k1": 15, "k2": 6}, False),

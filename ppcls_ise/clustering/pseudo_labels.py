@@ -95,7 +95,7 @@ def generate_pseudo_labels(
     camera_ids: np.ndarray | None = None,
     tracklet_ids: np.ndarray | None = None,
     must_link: bool = True,
-    whiten: bool = False,
+    whiten: bool | None = None,
     k1_intra: int | None = None,
     k1_inter: int | None = None,
     k2_intra: int | None = None,
@@ -124,7 +124,7 @@ def generate_pseudo_labels(
             ``min_samples`` frames, none of them labeled, is a cluster of its own.
         whiten: cluster the features of
             :func:`ppcls_ise.clustering.whitening.whitened_by_tracklet`; the centroids stay those
-            of ``features``. Not with ``neighbors``.
+            of ``features``. Not with ``neighbors``. None: with ``tracklet_ids``.
         k1_intra: see there.
         k1_inter: see there.
         k2_intra: see there.
@@ -142,6 +142,8 @@ def generate_pseudo_labels(
     """
     if not 0 <= np.float32(eps) < 1:
         raise ValueError(f"Clustering.eps must be a float32 Jaccard distance in [0, 1), got {eps}")
+    if whiten is None:
+        whiten = tracklet_ids is not None and neighbors is None
     if whiten and neighbors is not None:
         raise ValueError("whiten cannot be combined with given neighbors, which are of other rows")
     matrix = as_features(features)

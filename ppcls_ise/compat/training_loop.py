@@ -13,8 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import paddle
-
 from ppcls_ise.compat import InputPipelineFailure, load, logger
 
 LATE_SECONDS = 60.0  # without a batch, after which that is said
@@ -24,11 +22,12 @@ LATE_SECONDS = 60.0  # without a batch, after which that is said
 def dynamic_graph() -> Iterator[None]:
     """Compute without tracing. A static graph that is first traced without gradients would serve
     the training steps too, which then learn nothing, silently (seen in Paddle 3.3.1)."""
-    paddle.jit.enable_to_static(False)
+    jit = importlib.import_module("paddle").jit
+    jit.enable_to_static(False)
     try:
         yield
     finally:
-        paddle.jit.enable_to_static(True)
+        jit.enable_to_static(True)
 
 
 def loss_logging_is_broken() -> bool:

@@ -149,7 +149,7 @@ def _chosen(found: EpsRange) -> float:
         )
         raise DataError(
             f"no eps stands out: {found.reason}. Choose one (--eps); clusters and outliers were "
-            f"{tried}. The features are kept, so that takes seconds"
+            f"{tried}. The features are kept: the network is not computed again"
         )
     return found.recommended
 

@@ -66,6 +66,7 @@ def test_with_tracklets_their_labels_and_not_the_frames_are_judged(seed, must_li
     ids = np.arange(240) // 4
     ids[7::31] = -1
     options = {"tracklet_ids": ids}
+    plain = {"must_link": False, "whiten": False}
     tracklets = tracklet_array(ids, 240)
     free = np.array([0, 9])
     result = eps_range(
@@ -73,7 +74,7 @@ def test_with_tracklets_their_labels_and_not_the_frames_are_judged(seed, must_li
     )
     before = None
     for point in result.points:
-        own = generate_pseudo_labels(features, point.eps, must_link=False, **options).labels
+        own = generate_pseudo_labels(features, point.eps, **plain, **options).labels
         voted = one_label_per_tracklet(own, tracklets, free)
         used = voted if must_link else own
         assert point.num_clusters == len(set(used.tolist()) - {-1})

@@ -120,10 +120,9 @@ def test_every_tracklet_counts_once():
     means = np.array([features[tracklets == name].mean(axis=0) for name in names])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     moved = whitened(features, basis=means)
-    expected = generate_pseudo_labels(moved, 0.6, tracklet_ids=tracklets, must_link=False)
-    free = generate_pseudo_labels(
-        features, 0.6, tracklet_ids=tracklets, must_link=False, whiten=True
-    )
+    options = {"tracklet_ids": tracklets, "must_link": False}
+    expected = generate_pseudo_labels(moved, 0.6, whiten=False, **options)
+    free = generate_pseudo_labels(features, 0.6, **options)  # the default with tracklets
     np.testing.assert_array_equal(free.labels, expected.labels)
     assert expected.num_clusters > 1
     kept = np.unique(np.stack([tracklets, result.labels]), axis=1)
