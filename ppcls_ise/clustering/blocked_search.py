@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 
 from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
-from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, deal, rows_of, whole
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, deal, rows_of
 from ppcls_ise.clustering.row_set import RowSet
 
 # Rows partitioned at once: the index array of a whole block would be twice as large as the block.
@@ -21,9 +20,6 @@ _BLOCK_ROWS = 1024
 _SCAN_ROWS = 256
 # Rows whose lists the processes exchange at once.
 _EXCHANGED_ROWS = 1 << 16
-# Shares of the products after which the processes tell each other their thresholds: without, each
-# would put as many values into its lists as one process does.
-_SHARED_AT = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 
 class RunningTop:
@@ -85,21 +81,6 @@ class RunningTop:
             )
             self._keep_largest(place, chosen, values)
 
-    def share_thresholds(self, processes: Processes) -> None:
-        """Raise the thresholds to what the processes have found together."""
-        count = len(self.worst)
-        own = []
-        for rank, start, stop in _exchanged(count, processes):
-            self._empty_behind(slice(start, stop))
-            found = processes.gather(self.values[start:stop])
-            if rank == processes.rank:
-                every = np.concatenate(found, axis=1)
-                place = every.shape[1] - self.width
-                own.append(np.partition(every, place, axis=1)[:, place])
-        self.worst = np.maximum(
-            self.worst, whole(np.concatenate([self.worst[:0], *own]), processes)
-        )
-
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Indices [count, width] int32 (-1 = empty) and values (-Inf there), in no order."""
         for start in range(0, len(self.worst), _FINISH_ROWS):
@@ -140,9 +121,9 @@ def top_candidates(
     computed, on all cores. Values that are not returned are at most the smallest returned one of
     their row; which of several equal ones are returned may differ between runs.
 
-    Several processes deal the block products among themselves, in turn. Each keeps lists of its own
-    for all rows (12·M·width bytes); after the diagonal blocks, and six times later on, they tell
-    each other their thresholds; in the end each merges the lists of its own rows.
+    Several processes deal the block products among themselves, in turn. Each begins with the
+    thresholds that the diagonal blocks of all gave, keeps lists of its own for all rows (12·M·width
+    bytes), and in the end each merges those of its own rows.
 
     Args:
         row_set: M rows; with ``groups``, pairs of one group are left out.
@@ -201,16 +182,14 @@ def top_candidates(
                 top.offer(column[order] + b, row[order] + a, scores.reshape(-1)[found[order]])
 
     # Diagonal blocks first: every row gets a threshold before the bulk of the products.
-    cuts = [round(len(others) * share) for share in _SHARED_AT]
-    parts = [diagonal, *(others[a:b] for a, b in pairwise([0, *cuts, len(others)]))]
     done = 0
-    for part in parts:
-        if part is not diagonal and processes.size > 1:
-            top.share_thresholds(processes)
-        for _ in ordered_map(multiply, part):
+    for pairs in (diagonal, others):
+        for _ in ordered_map(multiply, pairs):
             done += 1
             if progress is not None:
                 progress("neighbors", done, len(diagonal) + len(others))
+        if pairs is diagonal and processes.size > 1:
+            top.worst = np.maximum.reduce(processes.gather(top.worst))
     if lowest is not None:
         lowest[:] = np.minimum.reduce(processes.gather(lowest))
     return merged_parts(*top.finish(), processes)
@@ -233,24 +212,19 @@ def merged_parts(
         return indices, values
     count, width = indices.shape
     kept_indices, kept_values = [indices[:0]], [values[:0]]
-    for rank, start, stop in _exchanged(count, processes):
-        found = processes.gather(np.ascontiguousarray(indices[start:stop]))
-        scores = processes.gather(np.ascontiguousarray(values[start:stop]))
-        if rank == processes.rank:
-            every, score = np.concatenate(found, axis=1), np.concatenate(scores, axis=1)
-            extra = score.shape[1] - width
-            best = np.argpartition(score, extra, axis=1)[:, extra:]
-            kept_indices.append(np.take_along_axis(every, best, axis=1))
-            kept_values.append(np.take_along_axis(score, best, axis=1))
-    return np.concatenate(kept_indices), np.concatenate(kept_values)
-
-
-def _exchanged(count: int, processes: Processes) -> Iterator[tuple[int, int, int]]:
-    """Rank, start and stop of the rows of all processes, in parts that are exchanged at once."""
     for rank in range(processes.size):
         first, last = rows_of(rank, count, processes)
         for start, stop in spans(last - first, _EXCHANGED_ROWS):
-            yield rank, first + start, first + stop
+            rows = slice(first + start, first + stop)
+            found = processes.gather(np.ascontiguousarray(indices[rows]))
+            scores = processes.gather(np.ascontiguousarray(values[rows]))
+            if rank == processes.rank:
+                every, score = np.concatenate(found, axis=1), np.concatenate(scores, axis=1)
+                extra = score.shape[1] - width
+                best = np.argpartition(score, extra, axis=1)[:, extra:]
+                kept_indices.append(np.take_along_axis(every, best, axis=1))
+                kept_values.append(np.take_along_axis(score, best, axis=1))
+    return np.concatenate(kept_indices), np.concatenate(kept_values)
 
 
 def _above(scores: np.ndarray, threshold: np.ndarray, most: int) -> np.ndarray | None:

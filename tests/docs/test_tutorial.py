@@ -13,8 +13,7 @@ from tests.conftest import REPOSITORY
 NOTEBOOK = REPOSITORY / "docs" / "tutorial.ipynb"
 # What makes the commands short; everything else is as written.
 SHORTER = {
-    "synthetic": "--num-train-ids 10 --num-test-ids 4 --num-cameras 3 --mean-length 5 --height 48 "
-    "--width 24",
+    "synthetic": "--num-test-ids 4 --mean-length 3 --height 48 --width 24",
     "train": "-o Global.epochs=2 -o Clustering.warm_up_batches=2 "
     "-o DataLoader.Train.sampler.iters=4 -o DataLoader.Train.sampler.batch_size=16",
 }
