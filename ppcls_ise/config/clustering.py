@@ -23,7 +23,7 @@ class ClusteringOptions:
         min_samples: neighbors, itself included, that make a sample a core point.
         k1: length of the neighbor lists behind the reciprocal sets.
         k2: length of the list that is averaged in local query expansion.
-        camera_aware: use the camera-aware Jaccard distance (docs/en/ise.md), which looks for
+        camera_aware: use the camera-aware Jaccard distance (docs/en/clustering.md), which looks for
             neighbors within the own camera and across the others apart; needs camera numbers.
             ``k1`` and ``k2`` are not used then.
         tracklet_aware: look for neighbors within the own tracklet and across the others apart
