@@ -37,7 +37,7 @@ from ppcls_ise.deploy.person_folder import WAYS
 from ppcls_ise.engine.input_remarks import odd_lengths
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.registry import register
-from ppcls_ise.utils.files import locked, replacing, require_writable
+from ppcls_ise.utils.files import locked, require_writable
 from ppcls_ise.utils.progress import progress_bar
 from ppcls_ise.utils.results_folder import ResultsFolder
 
@@ -137,8 +137,7 @@ def _cluster(args: argparse.Namespace, out: ResultsFolder, images: UnlabeledFold
     )
     labels = corrector([*applied, *new])
     if new:
-        with replacing(out.folder / _CORRECTIONS) as scratch:
-            write_corrections(scratch, [*applied, *new])
+        write_corrections(out.folder / _CORRECTIONS, [*applied, *new])
     count = len(applied) + len(new)
     remark = f"{count} corrections of {shown(out.folder / _CORRECTIONS)} are in" if count else ""
     return write_results(

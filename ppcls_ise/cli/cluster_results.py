@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``cluster`` leaves: the table, the page, the training set."""
 
-import csv
-import io
 import re
 from pathlib import Path
 
 import numpy as np
 
 from ppcls_ise.clustering.dbscan import OUTLIER
-from ppcls_ise.clustering.record import ClusteringRecord
-from ppcls_ise.clustering.sample_graph import GraphSettings
+from ppcls_ise.clustering.record import TABLE_HEADER, ClusteringRecord
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.data.folder import UnlabeledFolder
-from ppcls_ise.deploy.feature_files import cell
 from ppcls_ise.deploy.image_clusters import ImageClusters
 from ppcls_ise.deploy.person_folder import make_folder, person_files
 from ppcls_ise.errors import shown
 from ppcls_ise.utils.results_folder import ResultsFolder
+from ppcls_ise.utils.tables import cell, write_csv
 from ppcls_ise.visualization.cluster_page import write_cluster_page
 
 TABLE, PAGE, TRAINING = "clusters.csv", "clusters.html", "bounding_box_train"
@@ -75,15 +72,6 @@ def write_results(
     record = ClusteringRecord.describe(
         seen.paths, features, gapless, camids=seen.camids, tracklets=seen.tracklets
     )
-    settings = GraphSettings(
-        clusters.eps,
-        options.min_samples,
-        options.lengths,
-        camera_aware=options.camera_aware,
-        tracklet_aware=bool(options.tracklet_aware),
-        whiten=bool(options.whiten),
-        must_link=options.must_link,
-    )
     lines = [
         f"{len(labels)} images: {len(numbers)} clusters, "
         f"{np.count_nonzero(~inside)} images in none",
@@ -97,7 +85,7 @@ def write_results(
         lambda file: write_cluster_page(
             file,
             record,
-            settings,
+            options.graph_settings(eps=clusters.eps),
             title=f"People in {shown(Path(seen.folder).name)}",
             subtitle="; ".join([shown(seen.folder), *lines[1:]]),
             numbers=numbers.tolist(),
@@ -124,18 +112,17 @@ def _as_options(advice: str) -> str:
 def _write_table(
     file: Path, seen: SeenImages, labels: np.ndarray, record: ClusteringRecord
 ) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["path", "cluster", "camera", "tracklet", "distance", "silhouette"])
-    for row, path in enumerate(seen.paths):
-        fit = (record.distances[row], record.silhouettes[row])
-        writer.writerow(
-            [
-                cell(path),
-                labels[row],
-                cell(seen.camera(row)),
-                cell(seen.tracklet(row)),
-                *("" if np.isnan(value) else f"{value:.4f}" for value in fit),
-            ]
-        )
-    file.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+    rows = [
+        [
+            cell(path),
+            labels[row],
+            cell(seen.camera(row)),
+            cell(seen.tracklet(row)),
+            *(
+                "" if np.isnan(value) else f"{value:.4f}"
+                for value in (record.distances[row], record.silhouettes[row])
+            ),
+        ]
+        for row, path in enumerate(seen.paths)
+    ]
+    write_csv(file, TABLE_HEADER, rows, newline="\r\n")

@@ -17,12 +17,12 @@ import yaml
 
 from ppcls_ise.engine.record.history import FILE as HISTORY
 from ppcls_ise.engine.record.history import Row, read_history
+from ppcls_ise.engine.record.run_record import CONFIG
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.utils.files import reading, require_replaceable
 from ppcls_ise.utils.tables import cell, write_csv
 from ppcls_ise.visualization.run_curves import SUFFIXES, run_curves
 
-_CONFIG = "config.yaml"
 # Column of history.csv -> its title and how it is written; of the last epoch that has a value.
 _COLUMNS = {
     "epoch": ("epochs", "{:g}"),
@@ -119,7 +119,7 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
         if not rows:
             raise DataError(f"{shown(place / HISTORY)} has no row: no epoch was finished")
         config: dict[str, Any] = {}
-        if (file := place / _CONFIG).is_file():
+        if (file := place / CONFIG).is_file():
             with reading(file, DataError, "is no YAML"):
                 config = dict(_flat(yaml.safe_load(file.read_text(encoding="utf-8")), ""))
         runs.append(Run(name, rows, config))
@@ -170,5 +170,5 @@ def _differences(runs: Sequence[Run]) -> list[str]:
     for key in differing[:_MOST_KEYS]:
         lines.append(f"  {key}: {', '.join(str(run.config.get(key, '-')) for run in known)}")
     if len(differing) > _MOST_KEYS:
-        lines.append(f"  and {len(differing) - _MOST_KEYS} more keys ({_CONFIG} in each folder)")
+        lines.append(f"  and {len(differing) - _MOST_KEYS} more keys ({CONFIG} in each folder)")
     return lines

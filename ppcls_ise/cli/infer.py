@@ -20,6 +20,7 @@ from ppcls_ise.data.image_list import list_images
 from ppcls_ise.deploy.feature_files import extract_files, save_features
 from ppcls_ise.errors import ConfigError, shown
 from ppcls_ise.registry import register
+from ppcls_ise.retrieval.gallery_images import tracklet_numbers
 from ppcls_ise.utils.files import require_replaceable
 
 _WORDS = {"camids": "cameras", "tracklet_ids": "tracklets"}
@@ -81,8 +82,7 @@ def _numbers(names: Sequence[ImageNames]) -> dict[str, np.ndarray]:
     groups = {}
     if all(name.camera for name in names):
         groups["camids"] = np.array(naming.numbered([name.camera for name in names])[0], np.int64)
-    order = {"": -1}
-    numbers = [order.setdefault(name.tracklet, len(order) - 1) for name in names]
-    if len(order) > 1:
-        groups["tracklet_ids"] = np.array(numbers, np.int64)
+    tracklets = tracklet_numbers([name.tracklet for name in names])
+    if tracklets is not None:
+        groups["tracklet_ids"] = tracklets
     return groups

@@ -19,7 +19,7 @@ from filelock import Timeout
 
 from ppcls_ise.cli.image_names import add_name_arguments, as_options, names_of
 from ppcls_ise.cli.inference_options import add_arguments, make_extractor, read_overrides
-from ppcls_ise.cli.search_query import known_of, lines_of, ranked, write_csv, write_pages
+from ppcls_ise.cli.search_query import known_of, lines_of, ranked, write_matches, write_pages
 from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.data.identity_labels import read_labels
 from ppcls_ise.data.image_list import list_images
@@ -124,7 +124,7 @@ def calibrate_gallery(args: argparse.Namespace) -> str:
     with _alone(args.gallery):
         gallery = _gallery(args.gallery)
         features, paths = gallery.features, gallery.paths
-        tracklets = tracklet_numbers(gallery.images)
+        tracklets = tracklet_numbers([image.tracklet for image in gallery.images])
         if args.features:
             file = load_features(args.features)
             gallery.require_model(file.model)
@@ -168,7 +168,7 @@ def query(args: argparse.Namespace) -> str:
     calibration = gallery.calibration
     files = []
     if args.csv:
-        files.append(write_csv(args.csv, paths, results, calibration))
+        files.append(write_matches(args.csv, paths, results, calibration))
     if args.html:
         names = [query.path for query in queries]
         files.append(write_pages(args.html, names, results, calibration, known))

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """``search query``: who is like these images, on the terminal, as a table and as pages."""
 
-import csv
-import io
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ppcls_ise import compat
 from ppcls_ise.data.identity_labels import PSEUDO, read_labels
-from ppcls_ise.deploy.feature_files import cell
 from ppcls_ise.errors import ConfigError, DataError, shown
 from ppcls_ise.retrieval.calibration import Calibration, shown_score
 from ppcls_ise.retrieval.gallery_images import GalleryImage, rows_like
 from ppcls_ise.retrieval.gallery_search import GallerySearch, Match
-from ppcls_ise.utils.files import replacing, sha256_of
+from ppcls_ise.utils.files import sha256_of
+from ppcls_ise.utils.tables import cell, write_csv
 from ppcls_ise.visualization.search_page import Known, page_names, search_pages
 
 _SHOWN_QUERIES = 3
@@ -138,25 +135,25 @@ def write_pages(
     return f"{len(queries)} queries: {shown(path)}{more} ({size / 1e6:.1f} MB)"
 
 
-def write_csv(
+def write_matches(
     path: str,
     queries: Sequence[str],
     results: Sequence[Sequence[Match]],
     calibration: Calibration | None,
 ) -> str:
     """Write a line per match; returns what to print."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["query", "rank", "path", "score", "same_person"])
-    for query, matches in zip(queries, results, strict=True):
-        for rank, match in enumerate(matches, 1):
-            same = int(calibration.accepts(match.score)) if calibration else ""
-            writer.writerow(
-                [cell(query), rank, cell(match.path), shown_score(match.score, 6), same]
-            )
-    with replacing(path) as scratch:
-        content = text.getvalue().encode("utf-8", "surrogateescape")
-        Path(scratch).write_bytes(content)
+    rows = [
+        [
+            cell(query),
+            rank,
+            cell(match.path),
+            shown_score(match.score, 6),
+            int(calibration.accepts(match.score)) if calibration else "",
+        ]
+        for query, matches in zip(queries, results, strict=True)
+        for rank, match in enumerate(matches, 1)
+    ]
+    write_csv(path, ["query", "rank", "path", "score", "same_person"], rows, newline="\r\n")
     return f"{len(queries)} queries: {shown(path)}"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ise.clustering import jaccard_graph
-from ppcls_ise.clustering.eps_range import EpsRange, eps_range
+from ppcls_ise.clustering.eps_range import EpsRange, eps_range, graph_bound
 from ppcls_ise.clustering.row_set import unit_rows
 from ppcls_ise.clustering.tracklets import mixed_tracklets, tracklet_array
 from ppcls_ise.clustering.whitening import whitened_by_tracklet
@@ -129,7 +129,7 @@ def suggest_eps(
             lambda backend: jaccard_graph(
                 compared,
                 backend=backend,
-                max_distance=float(np.nextafter(np.float32(max(eps_values)), np.float32(1))),
+                max_distance=graph_bound(max(eps_values)),
                 progress=lambda stage, done, total: progress(done, total),
                 **options,
             ),

@@ -74,6 +74,12 @@ class EpsRange:
     reason: str
 
 
+def graph_bound(eps: float) -> float:
+    """``max_distance`` of a graph that is to hold all distances up to ``eps``, as DBSCAN compares
+    them; at most 1."""
+    return min(float(np.nextafter(np.float32(eps), np.float32(1))), 1.0)
+
+
 def eps_range(
     graph: sparse.csr_matrix,
     eps_values: Sequence[float] = DEFAULT_EPS,

@@ -21,6 +21,7 @@ from ppcls_ise.utils.tables import cell, write_csv
 
 KIND = "ppcls_ise clustering 1"
 MOST_FEATURES = 100_000  # images whose features are kept; of 2048 values: 0.4 GB
+TABLE_HEADER = ("path", "cluster", "camera", "tracklet", "distance", "silhouette")
 _BLOCK_VALUES = 1 << 22
 
 
@@ -142,7 +143,6 @@ class ClusteringRecord:
         Raises:
             OSError: it cannot be written there.
         """
-        header = ("path", "cluster", "camera", "tracklet", "distance", "silhouette")
         columns = (
             map(cell, self.paths),
             self.labels.tolist(),
@@ -151,7 +151,7 @@ class ClusteringRecord:
             _decimals(self.distances),
             _decimals(self.silhouettes),
         )
-        write_csv(path, header, zip(*columns, strict=True))
+        write_csv(path, TABLE_HEADER, zip(*columns, strict=True))
 
     @classmethod
     def read(cls, path: str | Path) -> ClusteringRecord:
@@ -164,6 +164,13 @@ class ClusteringRecord:
         tree = read_tree(path, kind=KIND, error=DataError)
         names = tree.pop("paths").tobytes().decode("utf-8", "surrogateescape")
         return cls(paths=names.split("\0") if names else [], **tree)
+
+
+def rows_by_cluster(labels: np.ndarray, clusters: int) -> list[np.ndarray]:
+    """The rows of each of the clusters 0 .. C-1, ascending."""
+    order = np.argsort(labels, kind="stable")
+    edges = np.searchsorted(labels[order], np.arange(clusters + 1))
+    return [order[edges[c] : edges[c + 1]] for c in range(clusters)]
 
 
 def _fit(

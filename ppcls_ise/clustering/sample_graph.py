@@ -12,9 +12,9 @@ from scipy import sparse
 
 from ppcls_ise.clustering.dbscan import OUTLIER
 from ppcls_ise.clustering.doubts import split_parts
-from ppcls_ise.clustering.eps_range import EpsRange, eps_range
+from ppcls_ise.clustering.eps_range import EpsRange, eps_range, graph_bound
 from ppcls_ise.clustering.jaccard import jaccard_graph
-from ppcls_ise.clustering.record import ClusteringRecord
+from ppcls_ise.clustering.record import ClusteringRecord, rows_by_cluster
 from ppcls_ise.clustering.tracklets import mixed_tracklets, tracklet_array
 from ppcls_ise.clustering.whitening import whitened_by_tracklet
 
@@ -86,10 +86,9 @@ def graph_of(
         options["tracklet_ids"] = tracklets
     by_group = bool(options)
     options |= {k: n for k, n in settings.lengths.items() if ("_" in k) == by_group}
-    limit = min(float(np.nextafter(np.float32(max_distance), np.float32(1))), 1.0)
     return jaccard_graph(
         whitened_by_tracklet(features, tracklets) if settings.whiten else features,
-        max_distance=limit,
+        max_distance=graph_bound(max_distance),
         **options,
     )
 
@@ -132,10 +131,7 @@ def splits_of(
     parts = np.zeros(record.num_clusters, np.int64)
     found: dict[int, tuple[list[np.ndarray], float]] = {}
     sizes = record.sizes
-    order = np.argsort(labels, kind="stable")
-    edges = np.searchsorted(labels[order], np.arange(record.num_clusters + 1))
-    for cluster in range(record.num_clusters):
-        members = order[edges[cluster] : edges[cluster + 1]]
+    for cluster, members in enumerate(rows_by_cluster(labels, record.num_clusters)):
         if len(members) < sizes[cluster]:
             continue
         parts[cluster] = 1

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ise.clustering.neighbors import BACKENDS
+from ppcls_ise.clustering.sample_graph import GraphSettings
 from ppcls_ise.errors import ConfigError
 
 AUTO = "auto"
@@ -172,6 +173,25 @@ class ClusteringOptions:
         if self.tracklet_aware:
             options["tracklet_ids"] = tracklet_ids
         return options
+
+    def graph_settings(
+        self, *, eps: float | None = None, epoch: int | None = None
+    ) -> GraphSettings:
+        """Of `resolved` options: the same for a look at clusters afterwards.
+
+        Args:
+            eps: that was chosen instead of these.
+            epoch: of the clusters, as `lengths_in` counts them; None: outside of a training.
+        """
+        return GraphSettings(
+            self.eps if eps is None else eps,
+            self.min_samples,
+            self.lengths if epoch is None else self.lengths_in(epoch),
+            camera_aware=self.camera_aware,
+            tracklet_aware=bool(self.tracklet_aware),
+            whiten=bool(self.whiten),
+            must_link=self.must_link,
+        )
 
     @property
     def eps_key(self) -> str:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CSV file of corrections that the page of clusters exports."""
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +8,9 @@ from pathlib import Path
 from ppcls_ise.clustering.corrections import Correction
 from ppcls_ise.data.csv_table import read_table
 from ppcls_ise.errors import ConfigError, DataError, shown
+from ppcls_ise.utils.tables import cell, write_csv
 
 _COLUMNS = ("action", "cluster", "with", "path")
-_FORMULA = "=+-@\t\r"  # what a spreadsheet takes a cell for that begins with it
 _USED = {"merge": ("with",), "split": (), "remove": ("path",)}
 
 
@@ -46,18 +44,13 @@ def read_corrections(file: str | os.PathLike[str]) -> list[Correction]:
 
 
 def write_corrections(file: Path, corrections: Sequence[Correction]) -> None:
-    """The inverse of `read_corrections`.
+    """The inverse of `read_corrections`, atomically.
 
     Raises:
         OSError: it cannot be written there.
     """
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    for action, cluster, other, path in corrections:
-        safe = f"./{path}" if path[:1] in _FORMULA and path else path
-        writer.writerow([action, cluster, "" if other is None else other, safe])
-    file.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+    rows = [(action, cluster, other, cell(path)) for action, cluster, other, path in corrections]
+    write_csv(file, _COLUMNS, rows, newline="\r\n")
 
 
 def _number(text: str, where: str) -> int:
@@ -69,4 +62,4 @@ def _number(text: str, where: str) -> int:
 
 def _path(text: str) -> str:
     """A path without the ./ that keeps a spreadsheet from taking it for a formula."""
-    return text[2:] if text[:2] == "./" and text[2:] and text[2] in _FORMULA else text
+    return text[2:] if text == cell(text[2:]) else text

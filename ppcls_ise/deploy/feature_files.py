@@ -15,7 +15,7 @@ from ppcls_ise.errors import DataError
 from ppcls_ise.utils.array_files import read_numpy
 from ppcls_ise.utils.files import reading, replacing
 from ppcls_ise.utils.progress import progress_bar
-from ppcls_ise.utils.tables import cell as cell
+from ppcls_ise.utils.tables import cell
 
 
 def extract_files(

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from ppcls_ise.clustering import jaccard_graph
 from ppcls_ise.clustering.dbscan import OUTLIER, dbscan
-from ppcls_ise.clustering.eps_range import DEFAULT_EPS, EpsRange, eps_range
+from ppcls_ise.clustering.eps_range import DEFAULT_EPS, EpsRange, eps_range, graph_bound
 from ppcls_ise.clustering.tracklets import (
     mixed_tracklets,
     one_label_per_tracklet,
@@ -102,11 +102,6 @@ def cluster_images(
     Raises:
         DataError: no eps stands out.
     """
-    lists: dict[str, Any] = dict(options.lengths)
-    if options.camera_aware:
-        lists["camera_ids"] = camera_ids
-    if options.tracklet_aware:
-        lists["tracklet_ids"] = tracklet_ids
     tracklets = free = None
     if options.tracklet_aware and tracklet_ids is not None:
         tracklets = tracklet_array(tracklet_ids, len(features))
@@ -115,9 +110,9 @@ def cluster_images(
     with progress_bar("distances", "block") as progress:
         graph = jaccard_graph(
             whitened_by_tracklet(features, tracklets) if options.whiten else features,
-            max_distance=float(np.nextafter(np.float32(largest), np.float32(1))),
+            max_distance=graph_bound(largest),
             progress=lambda stage, done, total: progress(done, total),
-            **lists,
+            **options.graph_options(camera_ids, tracklet_ids),
         )
     reason = "given"
     if eps is None:

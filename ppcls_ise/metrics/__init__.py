@@ -4,7 +4,13 @@
 from ppcls_ise.metrics.cluster_quality import ClusterQuality, cluster_quality, label_stability
 from ppcls_ise.metrics.rank import RankResult, evaluate_rank
 from ppcls_ise.metrics.re_ranking import re_ranking
-from ppcls_ise.metrics.reid_metric import Labels, ReIDMetric, ReIDResult, Side
+from ppcls_ise.metrics.reid_metric import (
+    Labels,
+    ReIDMetric,
+    ReIDResult,
+    Side,
+    nearest_images,
+)
 
 __all__ = [
     "ClusterQuality",
@@ -16,5 +22,6 @@ __all__ = [
     "cluster_quality",
     "evaluate_rank",
     "label_stability",
+    "nearest_images",
     "re_ranking",
 ]

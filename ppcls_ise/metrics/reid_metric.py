@@ -48,6 +48,31 @@ class Side(NamedTuple):
         return Labels(*self[1:])
 
 
+def nearest_images(
+    query: Side, gallery: Side, row: int, count: int, *, by_camera: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """The gallery images most similar to one query, without those that an evaluation leaves out:
+    those of its identity and tracklet and, ``by_camera``, of its identity and camera.
+
+    Returns:
+        Indices, at most ``count``, best first, equal scores by index; and their inner products.
+        O(G D).
+    """
+    scores = gallery.features @ query.features[row]
+    groups = [(query.tracklet_ids, gallery.tracklet_ids)]
+    if by_camera:
+        groups.append((query.camids, gallery.camids))
+    if query.pids is not None and gallery.pids is not None:
+        own = np.zeros(len(scores), bool)
+        for mine, theirs in groups:
+            if mine is not None and theirs is not None and mine[row] >= 0:
+                own |= theirs == mine[row]
+        scores = np.where(own & (gallery.pids == query.pids[row]), -np.inf, scores)
+    order = np.argsort(-scores, kind="stable")
+    order = order[np.isfinite(scores[order])][:count]
+    return order, scores[order]
+
+
 @dataclass(frozen=True)
 class ReIDResult:
     """A `RankResult` with what is needed to print it.

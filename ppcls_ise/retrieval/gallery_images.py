@@ -37,10 +37,11 @@ def images_of(
     return [GalleryImage(*row) for row in zip(paths, *columns, strict=True)]
 
 
-def tracklet_numbers(images: Sequence[GalleryImage]) -> np.ndarray | None:
-    """A number per tracklet, [N] int64, -1 = in none; None if no image is in one."""
+def tracklet_numbers(names: Sequence[str]) -> np.ndarray | None:
+    """Tracklets of N images by name, "" = in none, as numbers [N] int64, -1 = in none; None if no
+    image is in one."""
     order: dict[str, int] = {"": -1}
-    numbers = [order.setdefault(image.tracklet, len(order) - 1) for image in images]
+    numbers = [order.setdefault(name, len(order) - 1) for name in names]
     return np.array(numbers, np.int64) if len(order) > 1 else None
 
 

@@ -15,14 +15,23 @@ def cell(path: str) -> str:
     return f"./{path}" if path[:1] in ("=", "+", "-", "@", "\t", "\r") else path
 
 
-def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(
+    path: str | Path,
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    newline: str = "\n",
+) -> None:
     """Write a table, atomically; None becomes an empty cell.
+
+    Args:
+        newline: at the end of each line; spreadsheets write ``\\r\\n``.
 
     Raises:
         OSError: it cannot be written there.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator=newline)
     writer.writerow(header)
     writer.writerows(rows)
     with replacing(path) as scratch:

@@ -17,7 +17,7 @@ from ppcls_ise.clustering.doubts import (
     nearest_across,
 )
 from ppcls_ise.clustering.eps_range import DEFAULT_EPS, EpsRange
-from ppcls_ise.clustering.record import ClusteringRecord
+from ppcls_ise.clustering.record import ClusteringRecord, rows_by_cluster
 from ppcls_ise.clustering.sample_graph import (
     GraphSettings,
     eps_range_of,
@@ -149,7 +149,7 @@ def cluster_parts(
     table = cluster_table(record, parts)
     members = _members(record)
     cards = _cards(record, table, members, crops, notes)
-    kept = _positions(record)
+    kept = rows_by_cluster(record.labels[record.rows], record.num_clusters)
     pairs = _pairs(record, table, members, kept, crops)
     splits = [
         {
@@ -359,17 +359,10 @@ def _names(
 
 def _members(record: ClusteringRecord) -> list[np.ndarray]:
     """The images of each cluster, nearest to the centroid first."""
-    order = np.lexsort((record.distances, record.labels))
-    edges = np.searchsorted(record.labels[order], np.arange(record.num_clusters + 1))
-    return [order[edges[c] : edges[c + 1]] for c in range(record.num_clusters)]
-
-
-def _positions(record: ClusteringRecord) -> list[np.ndarray]:
-    """For each cluster the positions in ``record.rows`` of its images."""
-    labels = record.labels[record.rows]
-    order = np.argsort(labels, kind="stable")
-    edges = np.searchsorted(labels[order], np.arange(record.num_clusters + 1))
-    return [order[edges[c] : edges[c + 1]] for c in range(record.num_clusters)]
+    return [
+        rows[np.argsort(record.distances[rows], kind="stable")]
+        for rows in rows_by_cluster(record.labels, record.num_clusters)
+    ]
 
 
 def _evenly(rows: np.ndarray, count: int) -> np.ndarray:

@@ -11,29 +11,11 @@ from PIL import Image, ImageDraw
 from ppcls_ise.clustering.eps_range import LEAST_STABILITY, EpsRange
 from ppcls_ise.data.images import read_image
 from ppcls_ise.errors import DataError
-from ppcls_ise.metrics import Side
+from ppcls_ise.metrics import Side, nearest_images
 from ppcls_ise.utils.files import replacing
 
 _RIGHT, _WRONG, _NEUTRAL = (0, 150, 60), (210, 40, 40), (90, 90, 90)
 _BORDER, _GAP, _HEIGHT, _WIDTH = 3, 6, 96, 48
-
-
-def ranked_gallery(query: Side, gallery: Side, row: int, count: int) -> np.ndarray:
-    """Indices of the ``count`` nearest gallery images of one query, those of its own identity and
-    camera, or identity and tracklet, left out."""
-    query, gallery = Side(*query), Side(*gallery)
-    scores = gallery.features @ query.features[row]
-    if query.pids is not None and gallery.pids is not None:
-        own = np.zeros(len(scores), bool)
-        for mine, theirs in (
-            (query.camids, gallery.camids),
-            (query.tracklet_ids, gallery.tracklet_ids),
-        ):
-            if mine is not None and theirs is not None and mine[row] >= 0:
-                own |= theirs == mine[row]
-        scores = np.where(own & (gallery.pids == query.pids[row]), -np.inf, scores)
-    order = np.argsort(-scores, kind="stable")
-    return order[np.isfinite(scores[order])][:count]
 
 
 def _same_person(query: Side, gallery: Side, row: int) -> np.ndarray:
@@ -73,11 +55,13 @@ def ranked_lists(
     for line, row in enumerate(rows):
         top = head + line * cell_h
         canvas.paste(_framed(query_images[row], _NEUTRAL), (_GAP, top))
-        for i, (title, query, gallery) in enumerate(runs):
+        for i, (title, *sides) in enumerate(runs):
+            query, gallery = (Side(*side) for side in sides)
             left = cell_w + 3 * _GAP + i * run_w
             if not line:
                 draw.text((left, 3), title, fill=_NEUTRAL)
-            for place, index in enumerate(ranked_gallery(query, gallery, row, count)):
+            nearest, _ = nearest_images(query, gallery, row, count)
+            for place, index in enumerate(nearest):
                 right = bool(_same_person(query, gallery, row)[index])
                 picture = _framed(gallery_images[index], _RIGHT if right else _WRONG)
                 canvas.paste(picture, (left + place * cell_w, top))

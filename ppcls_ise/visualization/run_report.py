@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from ppcls_ise.clustering.record import ClusteringRecord
-from ppcls_ise.clustering.sample_graph import GraphSettings
 from ppcls_ise.config.clustering import ClusteringOptions
 from ppcls_ise.engine.record.history import FILE as HISTORY
 from ppcls_ise.engine.record.history import Row, read_history
@@ -55,7 +54,7 @@ def write_run_report(
     write_cluster_page(
         out,
         record,
-        graph_settings(options, record),
+        options.graph_settings(epoch=record.epoch),
         title=f"Run {folder.parent.name if folder.name == 'RecModel' else folder.name}",
         subtitle=f"What training without labels found in {shown(root)}",
         place=moved(root, images),
@@ -87,19 +86,6 @@ def clustering_options(config: Mapping[str, Any], record: ClusteringRecord) -> C
     """How the clusters of a run were made, from its configuration."""
     options = ClusteringOptions(**config["Clustering"])
     return options.resolved(tracklets=record.tracklets is not None)
-
-
-def graph_settings(options: ClusteringOptions, record: ClusteringRecord) -> GraphSettings:
-    """The same, for the epoch of the record."""
-    return GraphSettings(
-        options.eps,
-        options.min_samples,
-        options.lengths_in(record.epoch),
-        camera_aware=options.camera_aware,
-        tracklet_aware=bool(options.tracklet_aware),
-        whiten=bool(options.whiten),
-        must_link=options.must_link,
-    )
 
 
 def _tables(folder: Path, history: Sequence[Row], config: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ise.errors import DataError
-from ppcls_ise.metrics import Side
+from ppcls_ise.metrics import Side, nearest_images
 from ppcls_ise.utils.files import reading, replacing
 
 FILE = "ranked_lists.json"
@@ -39,17 +39,10 @@ def ranked_lists(
     rows = np.unique(np.linspace(0, len(query_images) - 1, _QUERIES).astype(int))
     lists = []
     for row in rows.tolist():
-        scores = gallery.features @ query.features[row]
-        near = _equal(gallery.tracklet_ids, query.tracklet_ids, row)
-        if protocol == "cross_camera":
-            near = near | _equal(gallery.camids, query.camids, row)
-        own = near & _equal(gallery.pids, query.pids, row)
-        scores = np.where(own, -np.inf, scores)
-        order = np.argsort(-scores, kind="stable")[:_HITS]
-        order = order[np.isfinite(scores[order])]
+        found = nearest_images(query, gallery, row, _HITS, by_camera=protocol == "cross_camera")
         hits = [
-            _image(gallery, gallery_images, i) | {"score": round(float(scores[i]), 4)}
-            for i in order.tolist()
+            _image(gallery, gallery_images, int(i)) | {"score": round(float(score), 4)}
+            for i, score in zip(*found, strict=True)
         ]
         lists.append(_image(query, query_images, row) | {"hits": hits})
     return {"epoch": epoch, "queries": lists}
@@ -80,13 +73,6 @@ def read_ranked_lists(path: Path) -> list[dict[str, Any]]:
             if not all({"path", "pid", "camid"} <= set(image) for image in images):
                 raise ValueError("an image lacks path, pid or camid")
         return evaluations
-
-
-def _equal(values: np.ndarray | None, queries: np.ndarray | None, row: int) -> Any:
-    """Which ids are known and that of query ``row``."""
-    if values is None or queries is None:
-        return np.False_
-    return (values == queries[row]) & (values >= 0)
 
 
 def _image(side: Side, images: Sequence[str], row: int) -> dict[str, Any]:
