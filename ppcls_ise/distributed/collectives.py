@@ -10,11 +10,13 @@ import paddle.distributed as dist
 from paddle.autograd import PyLayer
 
 from ppcls_ise.distributed import heartbeat
+from ppcls_ise.distributed.store import own_store
 
 _MEETING = "ppcls_ise/meeting"
 _LONGEST_PAUSE = 0.1  # seconds
 _CHUNK = 1 << 25  # bytes of each process that are gathered at once, on the device on cards
 _meetings = 0
+_store: paddle.base.core.TCPStore | None = None
 
 
 class _GatherRows(PyLayer):
@@ -73,17 +75,17 @@ def meet() -> None:
     Raises:
         RuntimeError: process 0, which has the store, is gone.
     """
-    global _meetings
+    global _meetings, _store
     if dist.get_world_size() == 1:
         return
     heartbeat.start()
-    store = paddle.base.core.create_or_get_global_tcp_store()
+    _store = _store or own_store()
     _meetings += 1
-    store.add(_MEETING, 1)
+    _store.add(_MEETING, 1)
     pause = 0.001
-    while store.add(_MEETING, 0) < _meetings * dist.get_world_size():
+    while _store.add(_MEETING, 0) < _meetings * dist.get_world_size():
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(1.25 * pause, _LONGEST_PAUSE)
 
 
 def meet_all() -> None:

@@ -16,6 +16,8 @@ from contextlib import suppress
 import paddle
 import paddle.distributed as dist
 
+from ppcls_ise.distributed.store import new_connection
+
 _KEY = "ppcls_ise/alive"
 _PAUSE = 1.0  # seconds between two signs of life
 SILENCE = 60  # seconds after which a process counts as gone
@@ -91,7 +93,4 @@ def start() -> None:
     global _heartbeat
     if _heartbeat is not None or dist.get_world_size() == 1:
         return
-    address = os.environ.get("PADDLE_MASTER") or dist.ParallelEnv().trainer_endpoints[0]
-    host, port = address.removeprefix("http://").rsplit(":", 1)
-    # A connection of its own, since one serves one thread; 0: nobody waits for anybody.
-    _heartbeat = _Heartbeat(paddle.base.core.TCPStore(host, int(port), False, 0))
+    _heartbeat = _Heartbeat(new_connection())
