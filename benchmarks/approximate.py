@@ -2,10 +2,12 @@
 """Approximate neighbor search against exact: recall, clusters, and how alike these are.
 
     python benchmarks/approximate.py --images 100000 --dim 256
+    python benchmarks/processes.py --images 1000000 --dim 256 --processes 2 --keep exact.npz
+    python benchmarks/approximate.py --images 1000000 --dim 256 --lists 4096 --exact exact.npz
 
 HNSW is `Clustering.approximate`. IVF-PQ is not part of the package: rows as 64 bytes (product
-quantization) in 1,024 inverted lists, of which some are visited; of the 128 best rows by these
-bytes, the exact products decide.
+quantization) in inverted lists, of which some are visited; of the 128 best rows by these bytes, the
+exact products decide.
 """
 
 import argparse
@@ -21,22 +23,23 @@ from sklearn.metrics import adjusted_rand_score
 from ppcls_ise.clustering import generate_pseudo_labels, k_nearest
 from ppcls_ise.clustering.row_set import RowSet, inner_products
 
-_LISTS, _BYTES, _COMPARED, _ROWS = 1024, 64, 128, 2048
+_BYTES, _COMPARED, _ROWS = 64, 128, 2048
 
 
 class IvfPq:
     """A search backend."""
 
-    def __init__(self, visited: int) -> None:
-        self.visited = visited
+    def __init__(self, lists: int, visited: int) -> None:
+        self.lists, self.visited = lists, visited
 
     def __call__(
         self, row_set: RowSet, width: int, *, progress: object = None
     ) -> tuple[np.ndarray, np.ndarray]:
         features = row_set.slice(0, len(row_set))
         lists = faiss.IndexFlatIP(row_set.dim)
-        index = faiss.IndexIVFPQ(lists, row_set.dim, _LISTS, _BYTES, 8, faiss.METRIC_INNER_PRODUCT)
-        index.train(features[:: max(1, len(features) // (40 * _LISTS))])
+        form = (row_set.dim, self.lists, _BYTES, 8, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexIVFPQ(lists, *form)
+        index.train(features[:: max(1, len(features) // (40 * self.lists))])
         index.add(features)
         index.nprobe = self.visited
         indices = np.full((len(features), width), -1, np.int32)
@@ -59,20 +62,26 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--eps", type=float, default=0.6)
     parser.add_argument("--visited", type=int, nargs="+", default=[16, 64, 256])
+    parser.add_argument("--lists", type=int, default=1024)
+    parser.add_argument("--exact", type=Path, help="what processes.py kept; else it is computed")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     features = clustered_features(args.images, args.dim)
-    runs = {"exact": {}, "HNSW": {"approximate": True}}
+    runs = {} if args.exact else {"exact": {}}
+    runs["HNSW"] = {"approximate": True}
     for visited in args.visited:
-        runs[f"IVF-PQ, {visited} of {_LISTS} lists"] = {"backend": IvfPq(visited)}
+        name = f"IVF-PQ, {visited} of {args.lists} lists"
+        runs[name] = {"backend": IvfPq(args.lists, visited)}
     rows: list[dict] = []
-    exact, labels = np.empty(0), np.empty(0)
+    if args.exact:
+        kept = np.load(args.exact)
+        exact, labels = kept["indices"], kept["labels"]
     for name, options in runs.items():
         started, used = time.perf_counter(), time.process_time()
         found = k_nearest(features, 30, **options)
         seconds, used = time.perf_counter() - started, time.process_time() - used
         result = generate_pseudo_labels(features, args.eps, neighbors=found)
-        if not rows:
+        if name == "exact":
             exact, labels = found[0], result.labels
         sample = np.linspace(0, args.images - 1, 5000).astype(int)
         hits = [len(np.intersect1d(exact[row], found[0][row])) for row in sample]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several "processes" as threads of one, for what only needs their rank, number and `gather`."""
+"""Several "processes" as threads of one, for what only needs the protocol `Processes`."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 
@@ -19,6 +20,11 @@ class _Emulated:
         self._barrier.wait()
         assert len({(array.dtype, array.shape[1:]) for array in parts}) == 1
         return parts
+
+    def whole(self, part):
+        rows = np.concatenate(self.gather(part))
+        rows.flags.writeable = False
+        return rows
 
 
 def together(size: int, work) -> list:

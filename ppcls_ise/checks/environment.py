@@ -8,8 +8,8 @@ import paddle
 
 from ppcls_ise import compat
 from ppcls_ise.checks.report import CheckFailed, Machine
+from ppcls_ise.distributed.shared_arrays import SHARED_MEMORY
 from ppcls_ise.engine import tf32
-from ppcls_ise.engine.memory_needs import SHARED_MEMORY
 from ppcls_ise.utils.threads import core_count
 
 # Of the machine code in PyPI's last CUDA build, without PTX for what came later (docs/en/gpu.md).

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from ppcls_ise.clustering.parallel import Progress, ordered_map, spans
-from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, deal, rows_of
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, deal, own_rows, rows_of
 from ppcls_ise.clustering.row_set import RowSet
 
 # Rows partitioned at once: the index array of a whole block would be twice as large as the block.
@@ -211,7 +211,9 @@ def merged_parts(
     if processes.size == 1:
         return indices, values
     count, width = indices.shape
-    kept_indices, kept_values = [indices[:0]], [values[:0]]
+    begin, end = own_rows(count, processes)
+    kept_indices = np.empty((end - begin, width), dtype=np.int32)
+    kept_values = np.empty((end - begin, width), dtype=np.float32)
     for rank in range(processes.size):
         first, last = rows_of(rank, count, processes)
         for start, stop in spans(last - first, _EXCHANGED_ROWS):
@@ -222,9 +224,9 @@ def merged_parts(
                 every, score = np.concatenate(found, axis=1), np.concatenate(scores, axis=1)
                 extra = score.shape[1] - width
                 best = np.argpartition(score, extra, axis=1)[:, extra:]
-                kept_indices.append(np.take_along_axis(every, best, axis=1))
-                kept_values.append(np.take_along_axis(score, best, axis=1))
-    return np.concatenate(kept_indices), np.concatenate(kept_values)
+                kept_indices[start:stop] = np.take_along_axis(every, best, axis=1)
+                kept_values[start:stop] = np.take_along_axis(score, best, axis=1)
+    return kept_indices, kept_values
 
 
 def _above(scores: np.ndarray, threshold: np.ndarray, most: int) -> np.ndarray | None:

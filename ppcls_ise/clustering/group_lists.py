@@ -89,14 +89,15 @@ def _within(
         lists[0][rows, : found.shape[1]] = np.where(found < 0, -1, rows[found])
         lists[1][rows, : values.shape[1]] = values
     work = np.concatenate([[0], np.cumsum(sizes[small] ** 2)])
+    compared = [order[:0]]
     for first, last in deal(equal_work(work, _BLOCK_PAIRS), processes):
-        part = slice(first, last)
-        _compare_all(features, order, starts[small][part], sizes[small][part], apart, lists)
-    # A list is empty where another process has made it.
-    return (
-        np.maximum.reduce(processes.gather(lists[0])),
-        np.maximum.reduce(processes.gather(lists[1])),
-    )
+        begin, size = starts[small][first:last], sizes[small][first:last]
+        compared.append(_compare_all(features, order, begin, size, apart, lists))
+    own = np.concatenate(compared)
+    every = processes.whole(own)
+    for each in lists if processes.size > 1 else ():
+        each[every] = processes.whole(each[own])
+    return lists
 
 
 def _compare_all(
@@ -106,12 +107,14 @@ def _compare_all(
     sizes: np.ndarray,
     apart: np.ndarray | None,
     lists: Lists,
-) -> None:
-    """Fill in the lists of small places, whose rows are stretches of ``order``, by all pairs."""
+) -> np.ndarray:
+    """Fill in the lists of small places, whose rows are stretches of ``order``, by all pairs;
+    returns the rows."""
     member = np.repeat(sizes, sizes)  # of every row, how many rows its place has
     begin = np.repeat(starts, sizes)
     within = np.arange(len(member)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    left = np.repeat(order[begin + within], member)
+    rows = order[begin + within]
+    left = np.repeat(rows, member)
     offset = np.arange(member.sum()) - np.repeat(np.cumsum(member) - member, member)
     right = order[np.repeat(begin, member) + offset]
     if apart is not None:
@@ -125,3 +128,4 @@ def _compare_all(
     left, right, rank = left[kept], right[kept], rank[kept]
     lists[0][left, rank] = right
     lists[1][left, rank] = inner_products(features, left, right)
+    return rows

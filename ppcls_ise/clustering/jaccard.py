@@ -171,12 +171,9 @@ def _memberships(
     """V after query expansion, from the neighbor lists."""
     ranks = lists[0][:, :k1]
     own = own_rows(len(features), processes)
-    sets = expanded_neighbors(
-        mutual_neighbors(ranks),
-        mutual_neighbors(ranks[:, : half_length(k1)]),
-        own,
-        progress=progress,
-    )
+    half = whole_matrix(mutual_neighbors(ranks[:, : half_length(k1)], own), processes)
+    sets = expanded_neighbors(mutual_neighbors(ranks, own), half, progress=progress)
+    del half
     known = [lists] if lists[1].size else []
     similarities = set_similarities(features, sets, known, own[0])
     memberships = whole_matrix(soft_memberships(sets, similarities), processes)
@@ -196,21 +193,22 @@ def _group_memberships(
     progress: Progress | None,
 ) -> sparse.csr_matrix:
     """V after query expansion, from the lists within and across groups, which are disjoint."""
-    own = slice(*own_rows(len(features), processes))
+    own = own_rows(len(features), processes)
     reciprocal = [
-        mutual_neighbors(indices[:, : length["k1_intra"] + 1])[own] for indices, _ in within
+        mutual_neighbors(indices[:, : length["k1_intra"] + 1], own) for indices, _ in within
     ]
     reciprocal += [
-        mutual_neighbors(indices[:, : length["k1_inter"] + 1])[own] for indices, _ in across
+        mutual_neighbors(indices[:, : length["k1_inter"] + 1], own) for indices, _ in across
     ]
     sets = functools.reduce(operator.add, reciprocal)
     del reciprocal
     sets.sort_indices()
-    similarities = set_similarities(features, sets, [*within, *across], own.start)
+    similarities = set_similarities(features, sets, [*within, *across], own[0])
     memberships = whole_matrix(soft_memberships(sets, similarities), processes)
     del sets, similarities
-    averaged = [indices[own, : length["k2_intra"]] for indices, _ in within]
-    averaged += [indices[own, : length["k2_inter"]] for indices, _ in across]
+    rows = slice(*own)
+    averaged = [indices[rows, : length["k2_intra"]] for indices, _ in within]
+    averaged += [indices[rows, : length["k2_inter"]] for indices, _ in across]
     own_lists = np.concatenate(averaged, axis=1)
     return whole_matrix(query_expansion(memberships, own_lists, progress=progress), processes)
 

@@ -18,21 +18,24 @@ _PAIRS = 1 << 14
 Lists = tuple[np.ndarray, np.ndarray]
 
 
-def list_matrix(lists: np.ndarray, count: int) -> sparse.csr_matrix:
-    """0/1 matrix [N, N] with a one where j is in row i of ``lists`` ([N, w], -1 = empty)."""
-    filled = lists >= 0
+def list_matrix(lists: np.ndarray, columns: tuple[int, int]) -> sparse.csr_matrix:
+    """0/1 matrix [m, c] with a one where column j, start <= j < stop, is in row i of ``lists``
+    ([m, w], -1 = empty)."""
+    start, stop = columns
+    filled = (lists >= start) & (lists < stop)
     starts = np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int64)
-    columns = lists[filled].astype(np.int32)
-    ones = np.ones(len(columns), dtype=np.int32)
-    matrix = sparse.csr_matrix((ones, columns, starts), shape=(len(lists), count))
+    names = (lists[filled] - start).astype(np.int32)
+    ones = np.ones(len(names), dtype=np.int32)
+    matrix = sparse.csr_matrix((ones, names, starts), shape=(len(lists), stop - start))
     matrix.sort_indices()
     return matrix
 
 
-def mutual_neighbors(lists: np.ndarray) -> sparse.csr_matrix:
-    """{ (i, j) : j in list(i) and i in list(j) } as a symmetric 0/1 matrix [N, N]."""
-    matrix = list_matrix(lists, len(lists))
-    return matrix.multiply(matrix.T.tocsr()).tocsr()
+def mutual_neighbors(lists: np.ndarray, rows: tuple[int, int]) -> sparse.csr_matrix:
+    """{ (i, j) : j in list(i) and i in list(j) } as a 0/1 matrix [m, N], of the m rows
+    (start, stop) of the N ``lists``."""
+    named = list_matrix(lists[slice(*rows)], (0, len(lists)))
+    return named.multiply(list_matrix(lists, rows).T.tocsr()).tocsr()
 
 
 def half_length(k1: int) -> int:
@@ -43,16 +46,14 @@ def half_length(k1: int) -> int:
 def expanded_neighbors(
     reciprocal: sparse.csr_matrix,
     half: sparse.csr_matrix,
-    rows: tuple[int, int],
     *,
     progress: Progress | None = None,
 ) -> sparse.csr_matrix:
     """R*(i) = R(i) and all H(j), j in R(i), with |H(j) & R(i)| > (2/3)·|H(j)|.
 
     Args:
-        reciprocal: R, [N, N] 0/1.
+        reciprocal: m rows of R, [m, N] 0/1.
         half: H, [N, N] 0/1 and symmetric.
-        rows: (start, stop) of the m rows wanted.
         progress: called as progress("sets", done, total) with rows.
 
     Returns:
@@ -60,10 +61,9 @@ def expanded_neighbors(
         counts), rows sorted by column. O(N·k1²) time, O(N·k1) memory.
     """
     size = np.diff(half.indptr)
-    first, last = rows
 
     def expand(span: tuple[int, int]) -> sparse.csr_matrix:
-        own = reciprocal[first + span[0] : first + span[1]]
+        own = reciprocal[slice(*span)]
         # H is symmetric, so (R·H)_ij = |R(i) & H(j)|; only j in R(i) are asked for.
         chosen = (own @ half).multiply(own).tocsr()
         chosen.data = (3 * chosen.data > 2 * size[chosen.indices]).astype(np.int32)
@@ -72,8 +72,8 @@ def expanded_neighbors(
         block.sort_indices()
         return block
 
-    blocks = list(map_rows(expand, last - first, _BLOCK_ROWS, "sets", progress))
-    return sparse.vstack(blocks, format="csr") if blocks else reciprocal[first:last]
+    blocks = list(map_rows(expand, reciprocal.shape[0], _BLOCK_ROWS, "sets", progress))
+    return sparse.vstack(blocks, format="csr") if blocks else reciprocal
 
 
 def set_similarities(
@@ -160,7 +160,7 @@ def query_expansion(
     ``progress`` is called as progress("expansion", done, total) with rows.
     """
     count = memberships.shape[1]
-    mean = list_matrix(lists, count).astype(np.float32)
+    mean = list_matrix(lists, (0, count)).astype(np.float32)
     sizes = np.diff(mean.indptr)
     mean.data /= np.repeat(sizes, sizes).astype(np.float32)
 

@@ -16,7 +16,6 @@ from ppcls_ise.clustering.processes import (
     Processes,
     own_rows,
     raise_together,
-    whole,
 )
 from ppcls_ise.clustering.row_set import RowSet, as_features, duplicate_groups, row_norms
 from ppcls_ise.clustering.similarity_order import order_candidates
@@ -153,7 +152,7 @@ def search_recall(
         bound = np.partition(scores, count - k)[count - k]
         found = indices[row][indices[row] >= 0]
         hits += np.count_nonzero(scores[found] >= bound - _SAME * max(abs(bound), 1e-300))
-    return int(whole(np.array([hits]), processes).sum()) / (len(rows) * k)
+    return int(processes.whole(np.array([hits])).sum()) / (len(rows) * k)
 
 
 def search(
@@ -219,42 +218,50 @@ def search(
         inexact = error
     raise_together(inexact, InexactSearchError, processes)
     del candidates, values
-    if processes.size > 1:
-        indices = whole(indices.astype(np.int32), processes).astype(np.int64)
-        similarities = whole(similarities, processes)
-        ties = ties if unique else whole(ties, processes)
     if unique:
-        return indices, similarities
-    return _expand_copies(indices, similarities, ties, copy_of, k)
+        return processes.whole(indices), processes.whole(similarities)
+    indices, similarities, ties = map(processes.whole, (indices, similarities, ties))
+    own = slice(*own_rows(len(matrix), processes))
+    wanted, line = np.unique(copy_of[own], return_inverse=True)
+    lists = _expand_copies(indices, similarities, ties, wanted, copy_of, k)
+    del indices, similarities, ties
+    return processes.whole(lists[0][line.ravel()]), processes.whole(lists[1][line.ravel()])
 
 
 def _expand_copies(
-    indices: np.ndarray, similarities: np.ndarray, ties: np.ndarray, copy_of: np.ndarray, k: int
+    indices: np.ndarray,
+    similarities: np.ndarray,
+    ties: np.ndarray,
+    wanted: np.ndarray,
+    copy_of: np.ndarray,
+    k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Turn lists over distinct rows into lists over all rows.
+    """Turn lists over distinct rows [M, w] into lists over all N rows [R, k], those of the
+    ``wanted`` [R] distinct rows.
 
     Only the first k copies of a row can appear in a list. Entries that tie are merged by index,
-    copies of different rows included.
+    copies of different rows included. ``copy_of`` [N]: the distinct row that each row equals.
     """
-    distinct = len(indices)
     members = np.argsort(copy_of, kind="stable")
-    begin = np.searchsorted(copy_of[members], np.arange(distinct))
-    size = np.minimum(np.bincount(copy_of, minlength=distinct), k)
-    lists = np.full((distinct, k), -1, dtype=np.int64)
-    values = np.full((distinct, k), -np.inf, dtype=np.float32)
-    for start in range(0, distinct, _EXPAND_ROWS):
-        index = indices[start : start + _EXPAND_ROWS]
+    size = np.bincount(copy_of, minlength=len(indices))
+    begin = np.cumsum(size) - size
+    size = np.minimum(size, k)
+    lists = np.full((len(wanted), k), -1, dtype=np.int64)
+    values = np.full((len(wanted), k), -np.inf, dtype=np.float32)
+    for start in range(0, len(wanted), _EXPAND_ROWS):
+        rows = wanted[start : start + _EXPAND_ROWS]
+        index = indices[rows]
         line, column = np.nonzero(index >= 0)
         entry = index[line, column]
         count = size[entry]
         offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         image = members[np.repeat(begin[entry], count) + offset]
         line, column = np.repeat(line, count), np.repeat(column, count)
-        order = np.lexsort((image, ties[line + start, column], line))
+        order = np.lexsort((image, ties[rows[line], column], line))
         line, column, image = line[order], column[order], image[order]
         place = np.arange(len(line)) - np.searchsorted(line, line)
         keep = place < k
         line, column, image, place = line[keep], column[keep], image[keep], place[keep]
         lists[line + start, place] = image
-        values[line + start, place] = similarities[line + start, column]
-    return lists[copy_of], values[copy_of]
+        values[line + start, place] = similarities[rows[line], column]
+    return lists, values

@@ -23,7 +23,6 @@ from ppcls_ise.clustering.processes import (
     Processes,
     deal,
     own_rows,
-    whole,
     whole_matrix,
 )
 
@@ -111,7 +110,9 @@ def _without_common_columns(
 ) -> sparse.csr_matrix:
     """Square roots of the rows of V, in the given order, without the commonest columns of each row,
     of weight <= delta per row."""
-    frequency = np.bincount(memberships.indices, minlength=memberships.shape[1])
+    first, last = memberships.indptr[list(own_rows(len(order), processes))]
+    part = np.bincount(memberships.indices[first:last], minlength=memberships.shape[1])
+    frequency = np.sum(processes.gather(part), axis=0)
     name = np.empty(len(frequency), dtype=np.int32)
     name[np.argsort(-frequency, kind="stable")] = np.arange(len(frequency))
 
@@ -173,7 +174,7 @@ def jaccard_distances(
         if progress is not None:
             progress("jaccard", done, count)
     row, column, distance = (
-        whole(np.concatenate(parts), processes) for parts in zip(*found, strict=True)
+        processes.whole(np.concatenate(parts)) for parts in zip(*found, strict=True)
     )
     if processes.rank:
         return sparse.csr_matrix((count, count), dtype=np.float32)

@@ -35,6 +35,10 @@ class Processes(Protocol):
         Every process waits for the others and receives all parts.
         """
 
+    def whole(self, part: np.ndarray) -> np.ndarray:
+        """The same rows as one array in rank order, which must not be written to: processes of a
+        machine may share it. ``part`` itself where there is one process."""
+
 
 class _OneProcess:
     rank = 0
@@ -42,6 +46,9 @@ class _OneProcess:
 
     def gather(self, part: np.ndarray) -> list[np.ndarray]:
         return [part]
+
+    def whole(self, part: np.ndarray) -> np.ndarray:
+        return part
 
 
 ONE_PROCESS: Processes = _OneProcess()
@@ -62,20 +69,14 @@ def deal(items: Iterable[Item], processes: Processes) -> Iterator[Item]:
     return islice(items, processes.rank, None, processes.size)
 
 
-def whole(part: np.ndarray, processes: Processes) -> np.ndarray:
-    """The rows of all processes in rank order; ``part`` itself where there is one process."""
-    parts = processes.gather(part)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
 def whole_matrix(part: sparse.csr_matrix, processes: Processes) -> sparse.csr_matrix:
-    """The same for sparse rows."""
+    """The sparse rows of all processes in rank order, see `Processes.whole`."""
     if processes.size == 1:
         return part
-    sizes = whole(np.diff(part.indptr), processes)
+    sizes = processes.whole(np.diff(part.indptr))
     starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     return sparse.csr_matrix(
-        (whole(part.data, processes), whole(part.indices, processes), starts),
+        (processes.whole(part.data), processes.whole(part.indices), starts),
         shape=(len(sizes), part.shape[1]),
     )
 
@@ -93,7 +94,7 @@ def from_process_0(
 
 def raise_together(error: Exception | None, kind: type[Exception], processes: Processes) -> None:
     """Raise in all processes if one has an ``error``: the others would wait for it for ever."""
-    failed = whole(np.array([error is not None]), processes)
+    failed = processes.whole(np.array([error is not None]))
     if error is not None:
         raise error
     if failed.any():

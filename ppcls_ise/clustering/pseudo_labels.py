@@ -150,7 +150,9 @@ def generate_pseudo_labels(
     seconds: dict[str, float] = {}
     recall, started = None, time.perf_counter()
     tracklets = None if tracklet_ids is None else tracklet_array(tracklet_ids, len(matrix))
-    compared = whitened_by_tracklet(matrix, tracklets) if whiten else matrix
+    compared = matrix
+    if whiten:
+        compared = whitened_by_tracklet(matrix, tracklets, processes=processes)
     if approximate:
         if not (camera_ids is None and tracklet_ids is None and neighbors is None):
             raise ValueError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppcls_ise.clustering.parallel import map_rows, spans
-from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, own_rows, whole
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, own_rows
 
 _CHUNK_ROWS = 512
 _PAIR_VALUES = 1 << 17
@@ -48,7 +48,7 @@ def row_norms(
         own[slice(*span)] = np.sqrt(np.einsum("ij,ij->i", chunk, chunk))
 
     list(map_rows(measure, len(own), _CHUNK_ROWS))
-    norms = whole(own, processes)
+    norms = processes.whole(own)
     # The float64 squares of finite float32 values cannot overflow, so the norm shows every NaN/Inf.
     bad = np.flatnonzero(~np.isfinite(norms))
     if bad.size:
@@ -101,9 +101,9 @@ def duplicate_groups(
         own[slice(*span)] = np.einsum("ij,j->i", bits.astype(np.uint64), weights)
 
     list(map_rows(hash_rows, len(own), _CHUNK_ROWS))
-    keys = whole(own, processes)
+    keys = processes.whole(own)
     if groups is not None:
-        keys ^= groups.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        keys = keys ^ groups.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     _, place, inverse = np.unique(keys, return_index=True, return_inverse=True)
     lowest = place[inverse.ravel()].astype(np.int64)
     for start, stop in spans(count, _CHUNK_ROWS):

@@ -9,13 +9,18 @@ from threadpoolctl import threadpool_limits
 
 from ppcls_ise.clustering.centroids import cluster_centroids
 from ppcls_ise.clustering.parallel import map_rows
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, own_rows
 from ppcls_ise.clustering.row_set import as_features, duplicate_groups, unit_rows
 
 _BLOCK_ROWS = 1024
 
 
 def whitened(
-    features: np.ndarray, *, basis: np.ndarray | None = None, ridge: float = 3.0
+    features: np.ndarray,
+    *,
+    basis: np.ndarray | None = None,
+    ridge: float = 3.0,
+    processes: Processes = ONE_PROCESS,
 ) -> np.ndarray:
     """x' = N(A (x - mu)) with A'A = (C / c + ridge·I)^-1, c = trace(C) / min(D, M - 1).
 
@@ -28,13 +33,14 @@ def whitened(
     inner product.
 
     Rows of length zero (images that could not be read) stay zero and do not count. Equal rows stay
-    equal bit by bit, and any number of cores gives the same bytes.
+    equal bit by bit, and any number of cores and processes gives the same bytes.
 
     Args:
         features: [N, D], used as float32.
         basis: [M, D], one row for each thing that counts once, as the means of tracklets; None:
             ``features``.
         ridge: above 0; the larger, the less is changed.
+        processes: who shares the rows out; all of them call this alike and receive all rows.
 
     Returns:
         [N, D] float32 unit rows; unit rows of ``features`` if those of ``basis`` are all equal.
@@ -57,29 +63,41 @@ def whitened(
     with threadpool_limits(1, user_api="blas"):
         factor = cholesky(covariance / scale + ridge * np.eye(dim), lower=True)
         transform = solve_triangular(factor, np.eye(dim), lower=True).T.astype(np.float32)
-    lowest = duplicate_groups(matrix)
-    result = np.zeros_like(matrix)
+    lowest = duplicate_groups(matrix, processes=processes)
+    # A row's bits depend on the block that it is multiplied in.
+    blocks = own_rows(-(-len(matrix) // _BLOCK_ROWS), processes)
+    first, last = (min(_BLOCK_ROWS * block, len(matrix)) for block in blocks)
+    result = np.zeros((last - first, dim), np.float32)
 
     def transform_rows(span: tuple[int, int]) -> None:
-        own: np.ndarray = np.arange(*span)
+        own: np.ndarray = np.arange(*span) + first
         own = own[matrix[own].any(axis=1) & (lowest[own] == own)]
-        result[own] = unit_rows((matrix[own] - mean) @ transform)
+        result[own - first] = unit_rows((matrix[own] - mean) @ transform)
 
-    list(map_rows(transform_rows, len(matrix), _BLOCK_ROWS))
+    list(map_rows(transform_rows, last - first, _BLOCK_ROWS))
     copies = np.flatnonzero(lowest != np.arange(len(matrix)))
-    result[copies] = result[lowest[copies]]
-    return result
+    copied = np.unique(lowest[copies])
+    rows = processes.whole(result[copied[(copied >= first) & (copied < last)] - first])
+    copies = copies[(copies >= first) & (copies < last)]
+    result[copies - first] = rows[np.searchsorted(copied, lowest[copies])]
+    return processes.whole(result)
 
 
-def whitened_by_tracklet(features: np.ndarray, tracklets: np.ndarray | None) -> np.ndarray:
+def whitened_by_tracklet(
+    features: np.ndarray,
+    tracklets: np.ndarray | None,
+    *,
+    processes: Processes = ONE_PROCESS,
+) -> np.ndarray:
     """`whitened` such that every tracklet counts once, Clustering (18).
 
     Args:
         features: [N, D].
         tracklets: [N] numbers 0 .. T-1, or None: every image counts.
+        processes: see there.
     """
     means = None if tracklets is None else cluster_centroids(features, tracklets)
-    return whitened(features, basis=means)
+    return whitened(features, basis=means, processes=processes)
 
 
 def _moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -2,6 +2,9 @@
 """The few collective operations of the plugin; each is the identity in a single process."""
 
 import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,11 +13,18 @@ import paddle.distributed as dist
 from paddle.autograd import PyLayer
 
 from ppcls_ise.distributed import heartbeat
+from ppcls_ise.distributed.shared_arrays import (
+    SHARED_MEMORY,
+    create,
+    of_this_machine,
+    opened_together,
+)
 from ppcls_ise.distributed.store import own_store
 
 _MEETING = "ppcls_ise/meeting"
 _LONGEST_PAUSE = 0.1  # seconds
-_CHUNK = 1 << 25  # bytes of each process that are gathered at once, on the device on cards
+_CHUNK = 1 << 27  # bytes of all processes that are gathered at once, on the device on cards
+_SMALL = 1 << 22  # bytes of an array that every process holds for itself
 _meetings = 0
 _store: paddle.base.core.TCPStore | None = None
 
@@ -115,27 +125,72 @@ class AllProcesses:
     def gather(self, part: np.ndarray) -> list[np.ndarray]:
         """Arrays of all processes by rank, of any type; their lengths may differ.
 
-        Cost: every process holds them all, on the host; on the way, 32 MB of each at a time. It
-        waits for the others (`meet`).
+        Cost: every process holds them all, on the host. It waits for the others (`meet`).
         """
         if self.size == 1:
             return [part]
-        meet()
-        lengths = [int(n) for n in paddle.concat(_all_gather(paddle.to_tensor([len(part)])))]
-        row = int(np.prod(part.shape[1:])) * part.itemsize
-        parts = [np.empty((length, *part.shape[1:]), part.dtype) for length in lengths]
-        own = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
-        flat = [each.reshape(-1).view(np.uint8) for each in parts]
-        for start in range(0, max(lengths) * row, _CHUNK):
-            # Collectives want equal shapes, so shorter parts travel with padding.
-            sent = np.zeros(min(_CHUNK, max(lengths) * row - start), np.uint8)
-            piece = own[start : start + len(sent)]
-            sent[: len(piece)] = piece
-            received = _all_gather(paddle.to_tensor(sent))
-            for target, piece in zip(flat, received, strict=True):
-                place = target[start : start + len(sent)]
-                place[:] = piece.numpy()[: len(place)]
+        parts = [np.empty((n, *part.shape[1:]), part.dtype) for n in self._lengths(part)]
+        _exchange(part, parts, range(self.size))
         return parts
+
+    def whole(self, part: np.ndarray) -> np.ndarray:
+        """The same rows as one array in rank order, which must not be written to.
+
+        Cost: processes of a machine share one copy in /dev/shm where it has more than 4 MB and
+        there is room; else every process holds its own.
+        """
+        if self.size == 1:
+            return part
+        starts = np.cumsum([0, *self._lengths(part)])
+        shape = (int(starts[-1]), *part.shape[1:])
+        array, near = None, [self.rank]
+        large = shape[0] * _row_bytes(part) > _SMALL
+        if large:
+            machine = of_this_machine(self.gather)
+            path = None
+            if self.rank == machine[0] and len(machine) > 1:
+                with suppress(OSError):
+                    path = create(SHARED_MEMORY, shape, part.dtype)
+            array = opened_together(path, machine[0], shape, part.dtype, self.gather)
+            shares = np.concatenate(self.gather(np.array([array is not None])))
+            if array is not None:
+                near = [rank for rank in machine if shares[rank]]
+        result = np.empty(shape, part.dtype) if array is None else np.asarray(array)
+        rows = [result[start:stop] for start, stop in pairwise(starts)]
+        rows[self.rank][...] = part
+        if array is None or len(near) < self.size:
+            far = set(range(self.size)).difference(near) if self.rank == near[0] else ()
+            _exchange(part, rows, far)
+        if large:
+            meet_all()  # all is filled
+        result.flags.writeable = False
+        return result
+
+    def _lengths(self, part: np.ndarray) -> list[int]:
+        meet()
+        return [int(n) for n in paddle.concat(_all_gather(paddle.to_tensor([len(part)])))]
+
+
+def _row_bytes(part: np.ndarray) -> int:
+    return int(np.prod(part.shape[1:])) * part.itemsize
+
+
+def _exchange(part: np.ndarray, parts: Sequence[np.ndarray], wanted: Collection[int]) -> None:
+    """Fill in the ``wanted`` ones of ``parts``, which have the lengths of those of all
+    processes."""
+    longest = max(len(each) for each in parts) * _row_bytes(part)
+    own = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+    flat = [each.reshape(-1).view(np.uint8) for each in parts]
+    step = max(_CHUNK // len(parts), 1)
+    for start in range(0, longest, step):
+        # Collectives want equal shapes, so shorter parts travel with padding.
+        sent = np.zeros(min(step, longest - start), np.uint8)
+        piece = own[start : start + len(sent)]
+        sent[: len(piece)] = piece
+        received = _all_gather(paddle.to_tensor(sent))
+        for rank in wanted:
+            place = flat[rank][start : start + len(sent)]
+            place[:] = received[rank].numpy()[: len(place)]
 
 
 def gather_arrays(array: np.ndarray) -> np.ndarray:

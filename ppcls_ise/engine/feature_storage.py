@@ -4,24 +4,24 @@ its disk."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ppcls_ise import compat
-from ppcls_ise.distributed.collectives import AllProcesses, meet_all
-from ppcls_ise.engine.memory_needs import SHARED_MEMORY
+from ppcls_ise.distributed import AllProcesses
+from ppcls_ise.distributed.shared_arrays import (
+    SHARED_MEMORY,
+    create,
+    of_this_machine,
+    opened_together,
+)
 from ppcls_ise.errors import ConfigError
 
 AUTO = "auto"
 _MUCH = 0.5  # share of the available memory from which on auto means the disk
 _MEMORY_INFO = Path("/proc/meminfo")
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_NAME_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,13 @@ class FeatureStorage:
         """
         processes = AllProcesses()
         shape = (count, dim)
-        group = _of_this_machine(processes)
-        leads = processes.rank == group[0]
-        path, array = None, None
-        if leads:
-            folder = self._folder(4 * count * dim)
-            if folder is not None:
-                path, array = self._create(folder, shape)
-            elif len(group) > 1:
-                path, array = _shared(shape)
-        if processes.size > 1:
-            name = os.fsencode(path or "").ljust(_NAME_BYTES, b"\0")
-            names = processes.gather(np.frombuffer(name, np.uint8)[None])
-            if not leads:
-                array = _opened(Path(os.fsdecode(names[group[0]].tobytes().rstrip(b"\0"))), shape)
-            meet_all()  # all have opened it
-        if path is not None:
-            path.unlink()
+        machine = of_this_machine(processes.gather)
+        leads = processes.rank == machine[0]
+        path = self._create(shape, many=len(machine) > 1) if leads else None
+        array = opened_together(path, machine[0], shape, np.float32, processes.gather)
         if array is None:
             return np.zeros(shape, np.float32), True
+        array.flags.writeable = leads
         return array, leads
 
     def _folder(self, size: int) -> Path | None:
@@ -84,16 +72,31 @@ class FeatureStorage:
             )
         return self.folder if self.on_disk in (True, AUTO) else Path(str(self.on_disk))
 
-    def _create(self, folder: Path, shape: tuple[int, int]) -> tuple[Path, np.ndarray]:
+    def _create(self, shape: tuple[int, int], *, many: bool) -> Path | None:
+        """A file for them; None: nowhere but in the memory of each process."""
+        size = 4 * shape[0] * shape[1]
+        folder = self._folder(size)
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                return create(folder, shape, np.float32)
+            except OSError as error:
+                raise ConfigError(
+                    f"Clustering.features_on_disk={self.on_disk}: {size / 1e9:.1f} GB cannot be "
+                    f"written into {folder} ({error.strerror}): name another folder, or null for "
+                    "the memory"
+                ) from error
+        if not many:
+            return None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return _made(folder, shape)
+            return create(SHARED_MEMORY, shape, np.float32)
         except OSError as error:
-            raise ConfigError(
-                f"Clustering.features_on_disk={self.on_disk}: {4 * shape[0] * shape[1] / 1e9:.1f} "
-                f"GB cannot be written into {folder} ({error.strerror}): name another folder, or "
-                "null for the memory"
-            ) from error
+            compat.logger().info(
+                f"{SHARED_MEMORY} has no room for {size / 1e9:.1f} GB of features "
+                f"({error.strerror}), so every process holds its own copy (in a container: docker "
+                "run --shm-size)"
+            )
+            return None
 
 
 def available_memory() -> float:
@@ -103,48 +106,3 @@ def available_memory() -> float:
             if line.startswith("MemAvailable:"):
                 return 1024.0 * int(line.split()[1])
     return float("inf")
-
-
-def _of_this_machine(processes: AllProcesses) -> list[int]:
-    """The processes of this machine (or container), by rank."""
-    if processes.size == 1:
-        return [0]
-    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
-    own = np.frombuffer(f"{socket.gethostname()[:128]} {boot[:64]}".ljust(256).encode()[:256], "u1")
-    return [rank for rank, each in enumerate(processes.gather(own)) if (each == own).all()]
-
-
-def _made(folder: Path, shape: tuple[int, int]) -> tuple[Path, np.ndarray]:
-    """A new file of zeros, with its room on the disk taken: a full disk is an error now, not the
-    end of the process later."""
-    path = folder.absolute() / f".features-{secrets.token_hex(8)}"
-    with path.open("xb") as file:
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
-            else:
-                file.truncate(4 * shape[0] * shape[1])
-        except OSError:
-            path.unlink()
-            raise
-    return path, np.memmap(path, np.float32, "r+", shape=shape)
-
-
-def _shared(shape: tuple[int, int]) -> tuple[Path | None, np.ndarray | None]:
-    """The same in shared memory, if there is room."""
-    try:
-        return _made(SHARED_MEMORY, shape)
-    except OSError as error:
-        compat.logger().info(
-            f"{SHARED_MEMORY} has no room for {4 * shape[0] * shape[1] / 1e9:.1f} GB of features "
-            f"({error.strerror}), so every process holds its own copy (in a container: docker run "
-            "--shm-size)"
-        )
-        return None, None
-
-
-def _opened(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    try:
-        return np.memmap(path, np.float32, "r", shape=shape)
-    except OSError:  # none was made, or two containers call themselves the same
-        return None

@@ -3,7 +3,6 @@
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ import paddle
 from paddle import nn
 from paddle.io import DataLoader
 
+from ppcls_ise.distributed.shared_arrays import SHARED_MEMORY
 from ppcls_ise.errors import ConfigError
 from ppcls_ise.layers import GroupedBatchNorm
 
-SHARED_MEMORY = Path("/dev/shm")
 _BATCHES_PER_WORKER = 2  # that Paddle's loader has on the way
 _STATES = {"Adam": 4, "AdamW": 4, "Momentum": 3}  # weight, gradient, moments
 _NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, GroupedBatchNorm)

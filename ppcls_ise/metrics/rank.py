@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppcls_ise.clustering.parallel import ordered_map, spans
-from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, own_rows, whole
+from ppcls_ise.clustering.processes import ONE_PROCESS, Processes, own_rows
 from ppcls_ise.clustering.row_set import as_features, duplicate_groups, row_norms
 
 PROTOCOLS = ("cross_camera", "all")
@@ -148,7 +148,7 @@ def evaluate_rank(
                 query_blocks(count, gallery_count, processes),
             )
         )
-    found = whole(np.concatenate([np.empty((0, 3)), *rated]), processes)
+    found = processes.whole(np.concatenate([np.empty((0, 3)), *rated]))
     precision, penalty, best = np.ascontiguousarray(found.T)
     hits = np.bincount(best[best <= max_rank].astype(np.int64) - 1, minlength=max_rank)
     skipped = np.flatnonzero(np.isnan(precision))

@@ -102,12 +102,9 @@ def _memberships(
     lowest = np.empty(len(features), dtype=np.float32)
     lists = search(features, k1 + 1, lowest=lowest, processes=processes, progress=progress)
     farthest = np.maximum(2.0 - 2.0 * lowest, np.finfo(np.float32).tiny)
-    first, last = own_rows(len(features), processes)
-    sets = expanded_neighbors(
-        mutual_neighbors(lists[0]),
-        mutual_neighbors(lists[0][:, : half_length(k1)]),
-        (first, last),
-    )
+    own = first, last = own_rows(len(features), processes)
+    half = whole_matrix(mutual_neighbors(lists[0][:, : half_length(k1)], own), processes)
+    sets = expanded_neighbors(mutual_neighbors(lists[0], own), half)
     distances = np.maximum(2.0 - 2.0 * set_similarities(features, sets, [lists], first), 0.0)
     sizes = np.diff(sets.indptr)
     weights = np.exp(-distances / np.repeat(farthest[first:last], sizes))

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What several processes compute together without a training: see test_shared_work.py.
 
-Arguments: folder for the notes; what goes wrong on the last rank ("", "killed" or "stopped" in the
-search).
+Arguments: folder for the notes; what is special: "", the last rank "killed" or "stopped" in the
+search, arrays of any size "shared", and so on several "machines" of two processes, or "no room"
+there; folder for features on disk.
 """
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import ppcls_ise  # noqa: E402, F401
 
 COUNT, DIM, QUERIES = 700, 24, 150
 SILENCE = 5
+TROUBLE = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}
 
 
 def made_up() -> dict[str, np.ndarray]:
@@ -62,29 +65,38 @@ def main() -> None:
     import paddle.distributed as dist
 
     from ppcls_ise.clustering import blocked_search
-    from ppcls_ise.distributed import AllProcesses, heartbeat
-    from ppcls_ise.distributed.collectives import meet_all
+    from ppcls_ise.distributed import AllProcesses, collectives, heartbeat, meet_all
     from ppcls_ise.engine.feature_storage import FeatureStorage
 
-    notes, trouble = Path(sys.argv[1]), sys.argv[2]
+    notes, special = Path(sys.argv[1]), sys.argv[2]
     dist.init_parallel_env()
     processes = AllProcesses()
     heartbeat.SILENCE = SILENCE
+    if special == "machines":
+        socket.gethostname = lambda: f"machine-{processes.rank // 2}"
     features, fills = FeatureStorage(*sys.argv[3:4]).zeros(COUNT, DIM)
+    if special in ("shared", "machines", "no room"):
+        collectives._SMALL = 0
+    if special == "no room":
+        collectives.SHARED_MEMORY = Path("/proc/no/room")
     if fills:
         features[:] = made_up()["features"]
     meet_all()
-    if trouble and processes.rank == processes.size - 1:
+    if special in TROUBLE and processes.rank == processes.size - 1:
         finish = blocked_search.RunningTop.finish
-        number = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}[trouble]
 
         def end_here(top):
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), TROUBLE[special])
             return finish(top)
 
         blocked_search.RunningTop.finish = end_here
     found = compute(features, processes=processes)
-    found |= {"read": np.array(features), "fills": np.array(fills)}
+    part = np.full((processes.rank + 2, 3), processes.rank, np.int16)
+    joined = processes.whole(part)
+    assert not joined.flags.writeable
+    np.testing.assert_array_equal(joined, np.concatenate(processes.gather(part)))
+    shared = isinstance(joined.base, np.memmap)
+    found |= {"read": np.array(features), "fills": np.array(fills), "shared": np.array(shared)}
     notes.mkdir(exist_ok=True, parents=True)
     np.savez(notes / f"{processes.rank}.npz", **found)
 

@@ -34,14 +34,15 @@ def alone() -> dict[str, np.ndarray]:
     return shared_work.compute(shared_work.made_up()["features"])
 
 
-def check(folder: Path, count: int, alone, *, copies: int) -> None:
+def check(folder: Path, count: int, alone, *, copies: int, shared=None) -> None:
     ranks = [dict(np.load(folder / "notes" / f"{rank}.npz")) for rank in range(count)]
     for found in ranks:
         assert found.pop("read").tobytes() == shared_work.made_up()["features"].tobytes()
         for name, expected in alone.items():
             assert found[name].tobytes() == expected.tobytes(), name
     assert sum(bool(found["fills"]) for found in ranks) == copies
-    assert not list(Path("/dev/shm").glob(".features-*"))
+    assert [bool(found["shared"]) for found in ranks] == (shared or [False] * count)
+    assert not list(Path("/dev/shm").glob(".ppcls_ise-*"))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,21 @@ def test_three_processes(alone, tmp_path, disk):
     check(tmp_path, 3, alone, copies=1)
     if disk:
         assert not list((tmp_path / "disk").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("special", "copies", "shared"),
+    [
+        pytest.param("shared", 1, [True, True, True], marks=pytest.mark.long),
+        ("machines", 2, [True, True, False]),
+        pytest.param("no room", 1, [False, False, False], marks=pytest.mark.long),
+    ],
+)
+def test_processes_of_a_machine_share_what_all_need(alone, tmp_path, special, copies, shared):
+    """As large arrays do; of the emulated machines the second one runs a single process."""
+    code, text = end_of(launch(tmp_path, [special], "--nproc_per_node=3"), tmp_path)
+    assert code == 0, text
+    check(tmp_path, 3, alone, copies=copies, shared=shared)
 
 
 def test_two_launchers(alone, tmp_path):
