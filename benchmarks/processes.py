@@ -29,7 +29,7 @@ from made_up_features import clustered_features
 
 class MostMemory:
     """Most memory of this process alone, and most that it shares with others, both without the
-    features; MB above what it was on entry, from samples every 10 ms."""
+    features; MB above what it was on entry, from samples every 50 ms."""
 
     def __enter__(self) -> "MostMemory":
         gc.collect()
@@ -45,7 +45,7 @@ class MostMemory:
         self.alone, self.shared = (self._highest - self._start) / 1024
 
     def _sample(self) -> None:
-        while not self._done.wait(0.01):
+        while not self._done.wait(0.05):
             self._highest = np.maximum(self._highest, self._now())
 
     def _now(self) -> np.ndarray:

@@ -13,6 +13,7 @@ from ppcls_ise.clustering import (
 )
 from ppcls_ise.clustering.membership import half_length
 from tests.conftest import read_reference, reference_files
+from tests.emulated_processes import together
 
 
 def unit(rows):
@@ -319,23 +320,31 @@ def test_reports_progress_and_seconds():
 
 @pytest.mark.parametrize("path", reference_files("jaccard_*.npz"))
 @pytest.mark.parametrize("given_rank", [True, False], ids=["given rank", "own search"])
-def test_fixture(path, given_rank):
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_fixture(path, given_rank, size):
     data = read_reference(path)
     features, k1, k2 = data["features"], int(data["k1"]), int(data["k2"])
     expected = np.ones((len(features), len(features)))
     expected[data["rows"], data["cols"]] = data["vals"]
     expected[data["cols"], data["rows"]] = data["vals"]
     neighbors = data["initial_rank"] if given_rank else None
-    check(jaccard_graph(features, k1, k2, neighbors=neighbors), expected)
-    check(jaccard_graph(features, k1, k2, 0.7, neighbors=neighbors), expected, 0.7)
+    for bound in (1.0, 0.7):
+        graph, *_ = together(
+            size,
+            lambda processes, bound=bound: jaccard_graph(
+                features, k1, k2, bound, neighbors=neighbors, processes=processes
+            ),
+        )
+        check(graph, expected, bound)
 
 
 @pytest.mark.parametrize("path", reference_files("jaccard_*.npz"))
-def test_fixture_neighbors(path):
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_fixture_neighbors(path, size):
     data = read_reference(path)
-    np.testing.assert_array_equal(
-        k_nearest(data["features"], int(data["k1"]))[0], data["initial_rank"]
-    )
+    k1 = int(data["k1"])
+    for lists, _ in together(size, lambda each: k_nearest(data["features"], k1, processes=each)):
+        np.testing.assert_array_equal(lists, data["initial_rank"])
 
 
 def test_the_bound_means_the_same_in_every_type(unit_rows):

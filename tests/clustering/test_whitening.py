@@ -4,8 +4,9 @@
 import numpy as np
 import pytest
 
-from ppcls_ise.clustering import generate_pseudo_labels, k_nearest
+from ppcls_ise.clustering import generate_pseudo_labels, k_nearest, whitening
 from ppcls_ise.clustering.whitening import whitened
+from tests.emulated_processes import together
 
 
 def rows(count, dim, seed):
@@ -159,3 +160,16 @@ def test_given_neighbors_are_not_those_of_whitened_features():
         generate_pseudo_labels(
             features, 0.5, k1=5, whiten=True, neighbors=k_nearest(features, 5)[0]
         )
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+@pytest.mark.parametrize("count", [100, 33, 5, 1])
+def test_any_number_of_processes_gives_the_same_bytes(count, size, monkeypatch):
+    """Copies in the shares of other processes included."""
+    monkeypatch.setattr(whitening, "_BLOCK_ROWS", 16)
+    features = rows(count, 9, seed=3)
+    features[count // 2 :: 9] = features[:: -max(1, count // 5)][0]
+    features[count // 3 : count // 3 + 2] = 0
+    expected = whitened(features)
+    for found in together(size, lambda processes: whitened(features, processes=processes)):
+        assert found.tobytes() == expected.tobytes()

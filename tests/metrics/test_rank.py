@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from ppcls_ise.metrics import evaluate_rank, rank
 from tests.conftest import read_reference, reference_files
+from tests.emulated_processes import together
 
 
 def oracle(
@@ -200,11 +201,16 @@ def test_result_is_frozen():
 
 
 @pytest.mark.parametrize("path", reference_files("rank_*.npz"))
-def test_fixture(path):
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_fixture(path, size):
     data = read_reference(path)
     labels = [data[name] for name in ("q_pids", "g_pids", "q_camids", "g_camids")]
-    result = evaluate_rank(
-        None, None, *labels, max(100, len(data["ise_cmc"])), distmat=data["distmat"]
+    longest = max(100, len(data["ise_cmc"]))
+    *_, result = together(
+        size,
+        lambda each: evaluate_rank(
+            None, None, *labels, longest, distmat=data["distmat"], processes=each
+        ),
     )
     np.testing.assert_allclose(result.cmc[: len(data["ise_cmc"])], data["ise_cmc"], atol=1e-9)
     np.testing.assert_allclose(
@@ -227,7 +233,8 @@ def test_fixture(path):
     if not ties:
         np.testing.assert_allclose(result.average_precision[valid], shared, atol=1e-9)
         assert result.mAP == pytest.approx(float(data["ise_mAP"]), abs=1e-9)
-        direct = evaluate_rank(data["query_features"], data["gallery_features"], *labels)
+        sides = data["query_features"], data["gallery_features"]
+        direct, *_ = together(size, lambda each: evaluate_rank(*sides, *labels, processes=each))
         assert direct.mAP == pytest.approx(float(data["ise_mAP"]), abs=1e-6)
 
 
