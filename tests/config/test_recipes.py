@@ -20,6 +20,16 @@ PATHS = {path.stem: path for path in sorted((REPOSITORY / "configs").glob("*.yam
 TRAINING = [name for name in PATHS if not name.endswith("_infer")]
 OWN = ("Global.output_dir", "Global.save_inference_dir")
 
+# What a small network on a CPU asks for.
+SMALL = (
+    "Arch.Backbone.* Arch.BackboneStopLayer.name Arch.Neck.num_features Arch.Neck.pooling "
+    "Arch.bn_group_size Arch.Head.num_features Arch.Head.attention_dim Arch.Head.num_instances "
+    "Clustering.eps Clustering.k1 *.ResizeImage.size Global.image_shape "
+    "DataLoader.*.dataset.name DataLoader.*.num_workers DataLoader.Train.sampler.* "
+    "*.RandomPadCrop.padding *.RandomErasing.sh Global.device Global.epochs "
+    "Global.eval_interval Global.image_root Global.print_batch_step Global.save_interval "
+    "Optimizer.lr.learning_rate Optimizer.lr.step_size"
+)
 # Tag: (source, keys). The keys may differ between two recipes of which one alone has the tag: a
 # method, a data set, a variant, or a method on a data set. `*` stands for anything.
 INTENDED = {
@@ -125,23 +135,11 @@ INTENDED = {
     ),
     "synthetic": (
         "docs/en/model_zoo.md: small images and a small network, from scratch on a CPU",
-        "Arch.Backbone.* Arch.BackboneStopLayer.name Arch.Neck.num_features Arch.Neck.pooling "
-        "Arch.bn_group_size Arch.Head.num_features Arch.Head.attention_dim Arch.Head.num_instances "
-        "Clustering.eps Clustering.k1 *.ResizeImage.size Global.image_shape "
-        "DataLoader.*.dataset.name DataLoader.*.num_workers DataLoader.Train.sampler.* "
-        "*.RandomPadCrop.padding *.RandomErasing.sh Global.device Global.epochs "
-        "Global.eval_interval Global.image_root Global.print_batch_step Global.save_interval "
-        "Optimizer.lr.learning_rate Optimizer.lr.step_size",
+        SMALL,
     ),
     "cpu": (
         "docs/en/own_data.md: the settings of the synthetic recipe, from scratch on a CPU",
-        "Arch.Backbone.* Arch.BackboneStopLayer.name Arch.Neck.num_features Arch.Neck.pooling "
-        "Arch.bn_group_size Arch.Head.num_features Arch.Head.attention_dim Arch.Head.num_instances "
-        "Clustering.eps Clustering.k1 *.ResizeImage.size Global.image_shape "
-        "DataLoader.*.dataset.name DataLoader.*.num_workers DataLoader.Train.sampler.* "
-        "*.RandomPadCrop.padding *.RandomErasing.sh Global.device Global.epochs "
-        "Global.eval_interval Global.image_root Global.print_batch_step Global.save_interval "
-        "Optimizer.lr.learning_rate Optimizer.lr.step_size",
+        SMALL,
     ),
 }
 
