@@ -18,7 +18,7 @@ _FINISH_ROWS = 8192
 _BLOCK_ROWS = 1024
 # Rows compared at once: their scores are still in the caches for the second comparison.
 _SCAN_ROWS = 256
-# Rows whose lists the processes exchange at once.
+# Rows whose lists the processes exchange at once, all of them together.
 _EXCHANGED_ROWS = 1 << 16
 
 
@@ -216,7 +216,7 @@ def merged_parts(
     kept_values = np.empty((end - begin, width), dtype=np.float32)
     for rank in range(processes.size):
         first, last = rows_of(rank, count, processes)
-        for start, stop in spans(last - first, _EXCHANGED_ROWS):
+        for start, stop in spans(last - first, max(_EXCHANGED_ROWS // processes.size, 1)):
             rows = slice(first + start, first + stop)
             found = processes.gather(np.ascontiguousarray(indices[rows]))
             scores = processes.gather(np.ascontiguousarray(values[rows]))
