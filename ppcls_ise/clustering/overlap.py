@@ -93,16 +93,25 @@ def _blocks(kept: sparse.csr_matrix) -> Iterator[tuple[int, int, int, int, spars
     from ``first`` on that they are multiplied with, transposed.
     """
     count = kept.shape[0]
-    ones = np.ones(kept.nnz, dtype=np.int8)
-    pattern = sparse.csr_matrix((ones, kept.indices, kept.indptr), shape=kept.shape)
     steps = list(spans(count, max(1, -(-count // _TRIANGLE_STEPS))))
     total, before = sum(last for _, last in steps), 0
     for first, last in steps:
         later = kept[first:last].T.tocsr()
-        work = np.concatenate([[0], np.cumsum(pattern[:last] @ np.diff(later.indptr).astype(int))])
+        work = _work(kept, last, np.diff(later.indptr).astype(np.int64))
         for start, stop in equal_work(work, _BLOCK_WORK):
             yield (before + stop) * count // total, start, stop, first, later
         before += last
+
+
+def _work(kept: sparse.csr_matrix, count: int, sizes: np.ndarray) -> np.ndarray:
+    """Of all rows before each of the first ``count``: their entries, each as often as the size of
+    its column says, [count + 1]."""
+    work = np.zeros(count + 1, dtype=np.int64)
+    for start, stop in spans(count, _BLOCK_ROWS):
+        begin, end = kept.indptr[start], kept.indptr[stop]
+        sums = np.concatenate([[0], np.cumsum(sizes[kept.indices[begin:end]])])
+        work[start + 1 : stop + 1] = work[start] + sums[kept.indptr[start + 1 : stop + 1] - begin]
+    return work
 
 
 def _without_common_columns(
