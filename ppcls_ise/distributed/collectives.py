@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,7 @@ import paddle.distributed as dist
 from paddle.autograd import PyLayer
 
 from ppcls_ise.distributed import heartbeat
-from ppcls_ise.distributed.shared_arrays import (
-    SHARED_MEMORY,
-    create,
-    of_this_machine,
-    opened_together,
-)
+from ppcls_ise.distributed.shared_arrays import SHARED_MEMORY, create, shared_array
 from ppcls_ise.distributed.store import own_store
 
 _MEETING = "ppcls_ise/meeting"
@@ -143,18 +139,16 @@ class AllProcesses:
             return part
         starts = np.cumsum([0, *self._lengths(part)])
         shape = (int(starts[-1]), *part.shape[1:])
+
+        def make(many: bool) -> Path | None:
+            with suppress(OSError):
+                return create(SHARED_MEMORY, shape, part.dtype) if many else None
+            return None
+
         array, near = None, [self.rank]
         large = shape[0] * _row_bytes(part) > _SMALL
         if large:
-            machine = of_this_machine(self.gather)
-            path = None
-            if self.rank == machine[0] and len(machine) > 1:
-                with suppress(OSError):
-                    path = create(SHARED_MEMORY, shape, part.dtype)
-            array = opened_together(path, machine[0], shape, part.dtype, self.gather)
-            shares = np.concatenate(self.gather(np.array([array is not None])))
-            if array is not None:
-                near = [rank for rank in machine if shares[rank]]
+            array, near = shared_array(make, shape, part.dtype, rank=self.rank, gather=self.gather)
         result = np.empty(shape, part.dtype) if array is None else np.asarray(array)
         rows = [result[start:stop] for start, stop in pairwise(starts)]
         rows[self.rank][...] = part

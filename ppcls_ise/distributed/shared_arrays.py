@@ -19,13 +19,6 @@ _NAME_BYTES = 1024
 Gather = Callable[[np.ndarray], list[np.ndarray]]
 
 
-def of_this_machine(gather: Gather) -> list[int]:
-    """The processes of this machine (or container), by rank."""
-    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
-    own = np.frombuffer(f"{socket.gethostname()[:128]} {boot[:64]}".ljust(256).encode()[:256], "u1")
-    return [rank for rank, each in enumerate(gather(own)) if (each == own).all()]
-
-
 def create(folder: Path, shape: Sequence[int], dtype: Any) -> Path:
     """A new file of zeros, with its room on the disk taken: a full disk is an error now, not the
     end of the process later.
@@ -47,19 +40,43 @@ def create(folder: Path, shape: Sequence[int], dtype: Any) -> Path:
     return path
 
 
-def opened_together(
-    path: Path | None, leader: int, shape: Sequence[int], dtype: Any, gather: Gather
-) -> np.ndarray | None:
-    """The file that process ``leader`` made, as an array that its processes share; None where there
-    is none. It has no name any more then, so nothing is left of it, however the processes end."""
+def shared_array(
+    make: Callable[[bool], Path | None],
+    shape: Sequence[int],
+    dtype: Any,
+    *,
+    rank: int,
+    gather: Gather,
+) -> tuple[np.ndarray | None, list[int]]:
+    """Zeros in a file that the first process of each machine makes, and the ranks of the processes
+    that share them; None and the own rank where there is no such file. All processes call this
+    together. The file has no name any more then, so nothing is left of it, however they end.
+
+    Args:
+        make: called by that first process with whether there are others on its machine; the path of
+            a file by `create`, or None.
+        shape: of the array.
+        dtype: of the array.
+        rank: of this process.
+        gather: see `AllProcesses.gather`.
+    """
+    machine = _of_this_machine(gather)
+    path = make(len(machine) > 1) if rank == machine[0] else None
     name = os.fsencode(path or "").ljust(_NAME_BYTES, b"\0")
     names = gather(np.frombuffer(name, np.uint8)[None])
-    place = Path(os.fsdecode(names[leader].tobytes().rstrip(b"\0")))
+    place = Path(os.fsdecode(names[machine[0]].tobytes().rstrip(b"\0")))
     try:
         array = np.memmap(place, dtype, "r+", shape=tuple(shape))
     except OSError:  # none was made, or two containers call themselves the same
         array = None
-    gather(np.zeros(1, np.uint8))  # all have opened it
+    opened = np.concatenate(gather(np.array([array is not None])))
     if path is not None:
         path.unlink()
-    return array
+    return array, [rank] if array is None else [other for other in machine if opened[other]]
+
+
+def _of_this_machine(gather: Gather) -> list[int]:
+    """The processes of this machine (or container), by rank."""
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
+    own = np.frombuffer(f"{socket.gethostname()[:128]} {boot[:64]}".ljust(256).encode()[:256], "u1")
+    return [rank for rank, each in enumerate(gather(own)) if (each == own).all()]

@@ -11,12 +11,7 @@ import numpy as np
 
 from ppcls_ise import compat
 from ppcls_ise.distributed import AllProcesses
-from ppcls_ise.distributed.shared_arrays import (
-    SHARED_MEMORY,
-    create,
-    of_this_machine,
-    opened_together,
-)
+from ppcls_ise.distributed.shared_arrays import SHARED_MEMORY, create, shared_array
 from ppcls_ise.errors import ConfigError
 
 AUTO = "auto"
@@ -50,12 +45,16 @@ class FeatureStorage:
         """
         processes = AllProcesses()
         shape = (count, dim)
-        machine = of_this_machine(processes.gather)
-        leads = processes.rank == machine[0]
-        path = self._create(shape, many=len(machine) > 1) if leads else None
-        array = opened_together(path, machine[0], shape, np.float32, processes.gather)
+        array, near = shared_array(
+            lambda many: self._create(shape, many=many),
+            shape,
+            np.float32,
+            rank=processes.rank,
+            gather=processes.gather,
+        )
         if array is None:
             return np.zeros(shape, np.float32), True
+        leads = processes.rank == near[0]
         array.flags.writeable = leads
         return array, leads
 
