@@ -74,7 +74,7 @@ class PeakMemory:
     def __enter__(self) -> "PeakMemory":
         gc.collect()
         self.added = 0.0
-        self._start = _status("VmRSS")
+        self._start = status("VmRSS")
         self._exact = _reset_peak()
         self._done = threading.Event()
         self._highest = self._start
@@ -85,7 +85,7 @@ class PeakMemory:
 
     def __exit__(self, *_: object) -> None:
         if self._exact:
-            self._highest = _status("VmHWM")
+            self._highest = status("VmHWM")
         else:
             self._done.set()
             self._sampler.join()
@@ -93,10 +93,11 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while not self._done.wait(0.005):
-            self._highest = max(self._highest, _status("VmRSS"))
+            self._highest = max(self._highest, status("VmRSS"))
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
+    """A field of /proc/self/status that the kernel counts in kB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1])

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import RESULTS, ROOT, report
+from common import RESULTS, ROOT, report, status
 from made_up_features import clustered_features
 
 
@@ -49,10 +49,7 @@ class MostMemory:
             self._highest = np.maximum(self._highest, self._now())
 
     def _now(self) -> np.ndarray:
-        fields = dict(
-            line.split(":") for line in Path("/proc/self/status").read_text().splitlines()
-        )
-        return np.array([int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")])
+        return np.array([status("RssAnon"), status("RssShmem")])
 
 
 def work(folder: Path, eps: float) -> None:

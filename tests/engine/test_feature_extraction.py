@@ -22,7 +22,7 @@ import json
 import sys
 
 import numpy as np
-from benchmarks.common import PeakMemory, _status
+from benchmarks.common import PeakMemory, status
 from ppcls_ise.engine.feature_extraction import extract
 from ppcls_ise.engine.feature_storage import FeatureStorage
 from tests.engine.test_feature_extraction import Loader, Repeat
@@ -37,12 +37,12 @@ class Static:
 extract(Repeat(64), Loader(256, 16), title="warm")
 for count, width in SIZES:
     for static, storage in ((None, None), (Static(), None), (Static(), DISK)):
-        before = _status("RssAnon")
+        before = status("RssAnon")
         with PeakMemory() as memory:
             found = extract(
                 Repeat(width), Loader(count, 500), title="test", static=static, storage=storage
             )
-        held = (_status("RssAnon") - before) / 1024
+        held = (status("RssAnon") - before) / 1024
         assert abs(np.linalg.norm(found.values[count - 1]) - 1) < 1e-4
         del found
         print(json.dumps([count, width, storage is None, memory.added, held]))
