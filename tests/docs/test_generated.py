@@ -37,7 +37,7 @@ def test_notebook_is_the_tutorial(generate):
     assert stored == generate.notebook(), "run python docs/generate.py"
     cells = json.loads(stored)["cells"]
     page = (DOCS / "en" / "tutorial.md").read_text(encoding="utf-8")
-    assert sum(cell["cell_type"] == "code" for cell in cells) == page.count("```bash") >= 5
+    assert sum(cell["cell_type"] == "code" for cell in cells) == page.count("```bash") == 5
 
 
 def test_every_component_with_keys_is_there(generate):
